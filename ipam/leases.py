@@ -1,0 +1,515 @@
+"""Leases: which owner holds which address of which pool, remembered across processes and crashes.
+
+Shapes   addresses are offsets into the pool (ipam.pool); an owner is known by its key, and has at
+         most one lease in a pool. Every grant and release is one transaction.
+Units    offsets may need 128 bits
+Errors   AddressInUse, PoolExhausted, InvalidPool (ipam.errors)
+Source   on-disk format of HostLocalDir: containernetworking/plugins, plugins/ipam/host-local
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_UN, flock
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from ipam.errors import AddressInUse, InvalidPool, PoolExhausted
+from ipam.pool import Address, Pool
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+
+class Owner(NamedTuple):
+    """Who holds a lease. Without a boot id it is a reservation: made before its owner runs."""
+
+    key: str
+    boot: str = ""
+    netns: str = ""
+
+
+class Usage(NamedTuple):
+    """How full a pool is: leases out (static ones too), dynamic ones still to be had."""
+
+    in_use: int
+    available: int
+
+
+class Leases(Protocol):
+    """The memory of an allocator. *wanted* is an offset the pool has approved (Pool.claim)."""
+
+    def lease(self, pool: Pool, owner: Owner, wanted: int | None = None) -> int: ...
+    def release(self, pool: Pool, owner: Owner) -> int | None: ...
+    def held(self, pool: Pool, owner: Owner) -> int | None: ...
+    def owners(self, pool: Pool) -> list[tuple[Owner, int]]: ...
+    def usage(self, pool: Pool) -> Usage: ...
+    def reclaim(
+        self, alive: Callable[[Owner], bool], pool: Pool | None = None
+    ) -> list[tuple[Owner, Address]]: ...
+    def drop(self, pool: Pool) -> None: ...
+
+
+def _taken(ip: Address, by: Owner) -> AddressInUse:
+    return AddressInUse(f"{ip} is leased to {by.key}")
+
+
+def _doubled(pool: Pool, ip: Address, owner: Owner) -> AddressInUse:
+    return AddressInUse(f"{owner.key} already holds {ip} of {pool.subnet}", "release it first")
+
+
+def _exhausted(where: str, leased: int, capacity: int) -> PoolExhausted:
+    return PoolExhausted(
+        f"no free address in {where} ({leased} of {capacity} leased)",
+        "release endpoints, or use a wider subnet or range",
+    )
+
+
+# -- SQLite ---------------------------------------------------------------------------------------
+
+# Finding the next address never searches. All of start..cursor is leased, excluded, or listed in
+# lease_free; above the cursor only static leases are, and the cursor steps over each of them once.
+# Lowest free is then the least of lease_free, else the cursor; round robin the same beyond `last`.
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS lease_pool (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, subnet TEXT NOT NULL,
+        shape TEXT NOT NULL, start NOT NULL, stop NOT NULL, cursor NOT NULL, last NOT NULL,
+        leased INTEGER NOT NULL, inside INTEGER NOT NULL)""",  # inside: those in start..stop
+    """CREATE TABLE IF NOT EXISTS lease (
+        pool INTEGER NOT NULL, offset NOT NULL, key TEXT NOT NULL, boot TEXT NOT NULL,
+        netns TEXT NOT NULL, PRIMARY KEY (pool, offset)) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX IF NOT EXISTS lease_key ON lease (pool, key)",
+    """CREATE TABLE IF NOT EXISTS lease_free (
+        pool INTEGER NOT NULL, offset NOT NULL, PRIMARY KEY (pool, offset)) WITHOUT ROWID""",
+)
+_FILED = """SELECT id, shape, cursor, last, leased, inside,
+    (SELECT offset FROM lease_free WHERE pool = id AND offset > last ORDER BY offset LIMIT 1),
+    (SELECT offset FROM lease WHERE pool = id AND key = ?2)
+    FROM lease_pool WHERE name = ?1"""
+_HELD = """SELECT id, offset, key, boot, netns FROM lease_pool JOIN lease ON pool = id
+    WHERE name = ? AND key = ?"""
+_GRANT = "INSERT INTO lease VALUES (?, ?, ?, ?, ?) ON CONFLICT (pool, offset) DO NOTHING"
+_GRANTED = """UPDATE lease_pool SET cursor = ?3, last = ?4, leased = leased + 1,
+    inside = inside + (?2 BETWEEN start AND stop) WHERE id = ?1"""
+_RETURN = "DELETE FROM lease WHERE pool=? AND offset=? AND key=? AND boot=? AND netns=?"
+_RETURNED = (
+    """INSERT INTO lease_free SELECT id, ?2 FROM lease_pool
+        WHERE id = ?1 AND ?2 >= start AND ?2 < cursor""",
+    """UPDATE lease_pool SET leased = leased - 1,
+        inside = inside - (?2 BETWEEN start AND stop) WHERE id = ?1""",
+)
+
+# SQLite's integers end at 63 bits; and it orders every blob after every integer. So an offset is
+# an integer while it fits, a blob of fixed width beyond: exact, ordered, and small where it can be.
+_Stored = int | bytes
+
+
+def _store(offset: int) -> _Stored:
+    return offset if offset < 1 << 63 else offset.to_bytes(16, "big")
+
+
+def _load(stored: _Stored) -> int:
+    return stored if isinstance(stored, int) else int.from_bytes(stored, "big")
+
+
+class _Filed(NamedTuple):
+    id: int
+    shape: str
+    cursor: _Stored
+    last: _Stored
+    leased: int
+    inside: int
+    freed: _Stored | None  # the next one to reuse
+    held: _Stored | None  # what the asking owner has
+
+
+class SqliteLeases:
+    """Leases in tables `lease*` of a SQLite database; not to be shared between threads.
+
+    On a caller's connection every call joins the transaction that is open, if one is: the lease is
+    kept or lost with whatever else the caller commits. On a path the file is ours: WAL, mode 0600.
+    """
+
+    def __init__(self, database: Connection | str | os.PathLike[str]) -> None:
+        import sqlite3  # lazily: HostLocalDir does without it
+
+        self._flock: int | None = None
+        if isinstance(database, sqlite3.Connection):
+            self._db = database
+        else:
+            path = os.fspath(database)
+            # Writers queue at the kernel's lock and find SQLite's free: 2-5 times faster than its
+            # own busy polling, and fairer
+            self._flock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            with self._locked():
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+        with self._transaction():
+            for statement in _SCHEMA:
+                self._db.execute(statement)
+
+    def close(self) -> None:
+        """Close the file this opened; a caller's connection is the caller's to close."""
+        if self._flock is not None:
+            self._db.close()
+            os.close(self._flock)
+            self._flock = None
+
+    def lease(self, pool: Pool, owner: Owner, wanted: int | None = None) -> int:
+        with self._transaction():
+            filed = self._file(pool, owner)
+            if filed.held is not None:
+                return self._take_up(pool, owner, filed, wanted)
+            for offset in self._candidates(pool, filed, wanted):
+                if self._grant(pool, owner, filed, offset, dynamic=wanted is None):
+                    return offset
+            if wanted is None:
+                raise _exhausted(pool.where(), filed.inside, pool.capacity)
+            raise _taken(pool.address(wanted), self._owner(filed.id, wanted))
+
+    def release(self, pool: Pool, owner: Owner) -> int | None:
+        with self._transaction():
+            row = self._db.execute(_HELD, (pool.name, owner.key)).fetchone()
+            if row is None:
+                return None
+            self._free(row)
+            return _load(row[1])
+
+    def held(self, pool: Pool, owner: Owner) -> int | None:
+        row = self._db.execute(_HELD, (pool.name, owner.key)).fetchone()
+        return None if row is None else _load(row[1])
+
+    def owners(self, pool: Pool) -> list[tuple[Owner, int]]:
+        rows = self._db.execute(
+            """SELECT key, boot, netns, offset FROM lease_pool JOIN lease ON pool = id
+                WHERE name = ? ORDER BY offset""",
+            (pool.name,),
+        )
+        return [(Owner(*owner), _load(offset)) for *owner, offset in rows]
+
+    def usage(self, pool: Pool) -> Usage:
+        with self._transaction():  # a pool whose shape changed is counted anew
+            filed = self._file(pool, Owner(""))
+            return Usage(filed.leased, pool.capacity - filed.inside)
+
+    def reclaim(
+        self, alive: Callable[[Owner], bool], pool: Pool | None = None
+    ) -> list[tuple[Owner, Address]]:
+        rows = self._db.execute(
+            """SELECT id, offset, key, boot, netns, subnet FROM lease_pool JOIN lease ON pool = id
+                WHERE ?1 IS NULL OR name = ?1 ORDER BY id, offset""",
+            (pool.name if pool else None,),
+        ).fetchall()
+        # *alive* may be slow, so it is asked outside the lock; _free sees if the lease has changed
+        dead = [row for row in rows if not alive(Owner(*row[2:5]))]
+        with self._transaction():
+            freed = [row for row in dead if self._free(row[:5])]
+        return [(Owner(*row[2:5]), ip_network(row[5])[_load(row[1])]) for row in freed]
+
+    def drop(self, pool: Pool) -> None:
+        with self._transaction():
+            for table in ("lease", "lease_free"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE pool IN (SELECT id FROM lease_pool WHERE name=?)",
+                    (pool.name,),
+                )
+            self._db.execute("DELETE FROM lease_pool WHERE name = ?", (pool.name,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        if self._db.in_transaction:
+            yield  # the caller's: the caller commits
+            return
+        with self._locked(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._flock is None:
+            yield
+            return
+        flock(self._flock, LOCK_EX)
+        try:
+            yield
+        finally:
+            flock(self._flock, LOCK_UN)
+
+    def _file(self, pool: Pool, owner: Owner) -> _Filed:
+        """The pool's row, made or brought up to date, and what *owner* holds."""
+        row = self._db.execute(_FILED, (pool.name, owner.key)).fetchone()
+        if row is None or row[1] != pool.shape:
+            self._refile(pool)
+            row = self._db.execute(_FILED, (pool.name, owner.key)).fetchone()
+        return _Filed._make(row)
+
+    def _refile(self, pool: Pool) -> None:
+        """File *pool* in its present shape: the cursor starts again and steps over what is held."""
+        rows = self._db.execute(
+            """SELECT offset, key, subnet FROM lease_pool JOIN lease ON pool = id WHERE name = ?""",
+            (pool.name,),
+        ).fetchall()
+        inside = 0
+        for stored, key, subnet in rows:
+            offset = _load(stored)
+            if subnet != str(pool.subnet):
+                raise InvalidPool(
+                    f"pool {pool.name!r} cannot become {pool.subnet}: "
+                    f"{len(rows)} addresses of {subnet} are leased",
+                    "release them, or use another name",
+                )
+            if offset in pool.excluded:
+                raise _taken(pool.address(offset), Owner(key))
+            inside += pool.start <= offset <= pool.stop
+        start, stop = _store(pool.start), _store(pool.stop)
+        self._db.execute(
+            "DELETE FROM lease_free WHERE pool IN (SELECT id FROM lease_pool WHERE name = ?)",
+            (pool.name,),
+        )
+        self._db.execute(
+            """INSERT INTO lease_pool
+                (name, subnet, shape, start, stop, cursor, last, leased, inside)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?4, -1, 0, 0)
+                ON CONFLICT (name) DO UPDATE SET
+                subnet = ?2, shape = ?3, start = ?4, stop = ?5, cursor = ?4, last = -1, inside = ?6
+            """,
+            (pool.name, str(pool.subnet), pool.shape, start, stop, inside),
+        )
+
+    def _candidates(self, pool: Pool, filed: _Filed, wanted: int | None) -> Iterator[int]:
+        """Offsets in order of preference; those at and above the cursor may be held."""
+        if wanted is not None:
+            yield wanted
+            return
+        if filed.freed is not None:
+            yield _load(filed.freed)
+        for offset in range(_load(filed.cursor), pool.stop + 1):
+            if offset not in pool.excluded:
+                yield offset
+        # round robin has come to the end: once more from the start
+        least = "SELECT offset FROM lease_free WHERE pool = ? ORDER BY offset LIMIT 1"
+        for (freed,) in self._db.execute(least, (filed.id,)).fetchall():
+            yield _load(freed)
+
+    def _grant(
+        self, pool: Pool, owner: Owner, filed: _Filed, offset: int, *, dynamic: bool
+    ) -> bool:
+        stored, cursor, last = _store(offset), _load(filed.cursor), filed.last
+        if not self._db.execute(_GRANT, (filed.id, stored, *owner)).rowcount:
+            return False
+        if offset < cursor:
+            self._db.execute(
+                "DELETE FROM lease_free WHERE pool = ? AND offset = ?", (filed.id, stored)
+            )
+        if dynamic:
+            cursor = max(cursor, offset + 1)
+            last = stored if pool.round_robin else last
+        self._db.execute(_GRANTED, (filed.id, stored, _store(cursor), last))
+        return True
+
+    def _take_up(self, pool: Pool, owner: Owner, filed: _Filed, wanted: int | None) -> int:
+        """A reservation becomes the lease of the owner it was made for."""
+        assert filed.held is not None
+        offset = _load(filed.held)
+        reserved = not self._owner(filed.id, offset).boot
+        if not (reserved and owner.boot and wanted in (None, offset)):
+            raise _doubled(pool, pool.address(offset), owner)
+        self._db.execute(
+            "UPDATE lease SET boot = ?, netns = ? WHERE pool = ? AND offset = ?",
+            (owner.boot, owner.netns, filed.id, filed.held),
+        )
+        return offset
+
+    def _owner(self, pool_id: int, offset: int) -> Owner:
+        return Owner(
+            *self._db.execute(
+                "SELECT key, boot, netns FROM lease WHERE pool = ? AND offset = ?",
+                (pool_id, _store(offset)),
+            ).fetchone()
+        )
+
+    def _free(self, lease: Sequence[object]) -> bool:
+        """Give back one lease (pool id, stored offset, *owner), if it is still just that."""
+        if not self._db.execute(_RETURN, lease).rowcount:
+            return False
+        for statement in _RETURNED:
+            self._db.execute(statement, lease[:2])
+        return True
+
+
+# -- host-local's directory -----------------------------------------------------------------------
+
+
+class HostLocalDir:
+    """The directory of one network of CNI's host-local plugin, safe with that plugin beside us.
+
+    A file per address, named by it, holding "containerID\\r\\nifname" (the id alone, if an old
+    version wrote it); `last_reserved_ip.<index>`, the round robin's memory, per range set; `lock`.
+    An owner's key is "containerID/ifname"; its boot and netns are not kept, so nothing tells a
+    reservation from a lease. Finding an owner reads every file: that is the format's price.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, index: int = 0) -> None:
+        self._path = os.fspath(path)
+        self._last = f"last_reserved_ip.{index}"
+        os.makedirs(self._path, mode=0o755, exist_ok=True)
+
+    def lease(self, pool: Pool, owner: Owner, wanted: int | None = None) -> int:
+        static = None if wanted is None else (pool, wanted)
+        return self._lease((pool,), owner, static, lambda ip: ip in pool.subnet)[1]
+
+    def lease_any(
+        self, pools: Sequence[Pool], owner: Owner, wanted: tuple[Pool, int] | None = None
+    ) -> tuple[Pool, int]:
+        """A lease from a range set: one address from whichever of *pools* comes next."""
+        return self._lease(pools, owner, wanted, lambda ip: any(pool.spans(ip) for pool in pools))
+
+    def release(self, pool: Pool, owner: Owner) -> int | None:
+        freed = self._release(owner, lambda ip: ip in pool.subnet)
+        return pool.offset(freed[0]) if freed else None
+
+    def release_all(self, owner: Owner) -> list[Address]:
+        """Give back all that *owner* has here: pools may have changed since it was leased."""
+        return self._release(owner, lambda ip: True)
+
+    def held(self, pool: Pool, owner: Owner) -> int | None:
+        return next((pool.offset(ip) for ip in self.addresses(owner) if ip in pool.subnet), None)
+
+    def addresses(self, owner: Owner) -> list[Address]:
+        """All that *owner* holds here, in any pool."""
+        with self._locked():
+            return _held(self._files(), owner)
+
+    def owners(self, pool: Pool) -> list[tuple[Owner, int]]:
+        with self._locked():
+            files = self._files()
+        mine = ((pool.offset(ip), owner) for ip, owner in files.items() if ip in pool.subnet)
+        return [(owner, offset) for offset, owner in sorted(mine)]
+
+    def usage(self, pool: Pool) -> Usage:
+        offsets = [offset for _, offset in self.owners(pool)]
+        inside = sum(pool.start <= x <= pool.stop and x not in pool.excluded for x in offsets)
+        return Usage(len(offsets), pool.capacity - inside)
+
+    def reclaim(
+        self, alive: Callable[[Owner], bool], pool: Pool | None = None
+    ) -> list[tuple[Owner, Address]]:
+        with self._locked():
+            files = self._files()
+        mine = ((owner, ip) for ip, owner in files.items() if not pool or ip in pool.subnet)
+        # *alive* may be slow, so it is asked outside the lock; then see if the lease has changed
+        dead = [(owner, ip) for owner, ip in mine if not alive(owner)]
+        with self._locked():
+            files = self._files()
+            freed = [(owner, ip) for owner, ip in dead if files.get(ip) == owner]
+            self._unlink(ip for _, ip in freed)
+        return freed
+
+    def drop(self, pool: Pool) -> None:
+        with self._locked():
+            self._unlink(ip for ip in self._files() if ip in pool.subnet)
+
+    def _lease(
+        self,
+        pools: Sequence[Pool],
+        owner: Owner,
+        wanted: tuple[Pool, int] | None,
+        ours: Callable[[Address], bool],
+    ) -> tuple[Pool, int]:
+        with self._locked():
+            files = self._files()
+            for ip in filter(ours, _held(files, owner)):
+                raise _doubled(next(pool for pool in pools if ip in pool.subnet), ip, owner)
+            if wanted is not None:
+                ip = wanted[0].address(wanted[1])
+                if ip in files:
+                    raise _taken(ip, files[ip])
+                self._write(str(ip), _content(owner), os.O_EXCL)
+                return wanted
+            for pool, offset in _round(pools, self._last_reserved(pools)):
+                ip = pool.address(offset)
+                if ip not in files:
+                    self._write(str(ip), _content(owner), os.O_EXCL)
+                    self._write(self._last, str(ip), os.O_TRUNC)
+                    return pool, offset
+        capacity = sum(pool.capacity for pool in pools)
+        raise _exhausted(" and ".join(pool.where() for pool in pools), capacity, capacity)
+
+    def _release(self, owner: Owner, ours: Callable[[Address], bool]) -> list[Address]:
+        with self._locked():
+            freed = list(filter(ours, _held(self._files(), owner)))
+            self._unlink(freed)
+        return freed
+
+    def _files(self) -> dict[Address, Owner]:
+        """Who holds what, by the files; call it under the lock."""
+        held: dict[Address, Owner] = {}
+        for name in os.listdir(self._path):
+            try:
+                ip = ip_address(name)
+            except ValueError:
+                continue  # `lock`, `last_reserved_ip.0`
+            with open(os.path.join(self._path, name), "rb") as file:
+                text = os.fsdecode(file.read().strip())
+            if text:
+                held[ip] = Owner(text.replace("\r\n", "/", 1))
+            else:  # its writer held the lock and was killed before it had written
+                self._unlink([ip])
+        return held
+
+    def _last_reserved(self, pools: Sequence[Pool]) -> Address | None:
+        if pools[0].round_robin:
+            with suppress(OSError, ValueError), open(os.path.join(self._path, self._last)) as file:
+                return ip_address(file.read().strip())
+        return None
+
+    def _write(self, name: str, text: str, flags: int) -> None:
+        flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open(os.path.join(self._path, name), flags, 0o600)
+        try:
+            os.write(fd, os.fsencode(text))
+        finally:
+            os.close(fd)
+
+    def _unlink(self, ips: Iterable[Address]) -> None:
+        for ip in ips:
+            os.unlink(os.path.join(self._path, str(ip)))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = os.open(os.path.join(self._path, "lock"), os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            flock(fd, LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _content(owner: Owner) -> str:
+    return owner.key.replace("/", "\r\n", 1)
+
+
+def _held(files: Mapping[Address, Owner], owner: Owner) -> list[Address]:
+    """The addresses of *owner*; failing that, those an old version filed under the id alone."""
+    for key in (owner.key, owner.key.partition("/")[0]):
+        if ips := [ip for ip, holder in files.items() if holder.key == key]:
+            return ips
+    return []
+
+
+def _round(pools: Sequence[Pool], last: Address | None) -> Iterator[tuple[Pool, int]]:
+    """Every dynamic address once, as host-local goes round: from after *last* to *last* itself."""
+    spans = [(pool, pool.start, pool.stop) for pool in pools]
+    for i, (pool, start, stop) in enumerate(spans):
+        if last is not None and pool.spans(last):
+            at = pool.offset(last)
+            spans = [(pool, at + 1, stop), *spans[i + 1 :], *spans[:i], (pool, start, at)]
+            break
+    for pool, start, stop in spans:
+        for offset in range(start, stop + 1):
+            if offset not in pool.excluded:
+                yield pool, offset
