@@ -1,0 +1,1 @@
+"""CNI plugins: they translate between the CNI protocol and netkit's engine or ipam."""

@@ -1,0 +1,304 @@
+"""The plugin host-local, called as a runtime calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cni.host_local import handle
+
+ROOT = Path(__file__).parents[2]
+
+Call = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """One call, in process: verb, container, and parts of the `ipam` section."""
+
+    def call(
+        verb: str,
+        container: str = "c1",
+        *,
+        ifname: str = "eth0",
+        args: str = "",
+        conf: dict[str, Any] | None = None,
+        **ipam: Any,
+    ) -> tuple[int, Any]:
+        environ = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": f"/run/netns/{container}",
+            "CNI_IFNAME": ifname,
+            "CNI_PATH": "/opt/cni/bin",
+            "CNI_ARGS": args,
+        }
+        section = {"type": "host-local", "dataDir": str(tmp_path)}
+        section |= ipam or {"subnet": "10.1.0.0/29"}
+        whole = {"cniVersion": "1.1.0", "name": "web", "ipam": section} | (conf or {})
+        return handle(environ, json.dumps(whole))
+
+    return call
+
+
+def addresses(answer: tuple[int, Any]) -> list[str]:
+    code, result = answer
+    assert code == 0, result
+    return [ip["address"] for ip in result["ips"]]
+
+
+def failure(answer: tuple[int, Any]) -> tuple[int, str]:
+    code, error = answer
+    assert code == 1
+    return error["code"], error["msg"]
+
+
+def files(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "web").iterdir()} - {"lock"}
+
+
+def test_the_executable_serves_a_container_from_add_to_del(tmp_path: Path) -> None:
+    def run(verb: str) -> subprocess.CompletedProcess[str]:
+        environ = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": "c1",
+            "CNI_NETNS": "/run/netns/c1",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": "/opt/cni/bin",
+        }
+        ipam = {"type": "host-local", "dataDir": str(tmp_path), "subnet": "10.1.0.0/24"}
+        return subprocess.run(
+            [sys.executable, "-m", "cni.host_local"],
+            env=os.environ | environ,
+            input=json.dumps({"cniVersion": "1.0.0", "name": "web", "ipam": ipam}),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+
+    added = run("ADD")
+    assert (added.returncode, added.stderr) == (0, "")
+    assert json.loads(added.stdout) == {
+        "cniVersion": "1.0.0",
+        "ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.1"}],
+        "dns": {},
+    }
+    assert (tmp_path / "web" / "10.1.0.2").read_bytes() == b"c1\r\neth0"
+    for verb in ("CHECK", "DEL", "DEL"):
+        ran = run(verb)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    assert files(tmp_path) == {"last_reserved_ip.0"}
+    gone = run("CHECK")
+    assert gone.returncode == 1
+    assert json.loads(gone.stdout)["msg"] == "c1/eth0 holds no address of 'web'"
+
+
+def test_version_answers_every_version_in_the_one_asked() -> None:
+    versions = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+    for stdin, answered in (('{"cniVersion":"0.4.0"}', "0.4.0"), ("", "1.1.0"), ("7", "1.1.0")):
+        answer = handle({"CNI_COMMAND": "VERSION"}, stdin)
+        assert answer == (0, {"cniVersion": answered, "supportedVersions": versions})
+
+
+def test_addresses_come_round_before_one_is_reused(call: Call) -> None:
+    seen = []
+    for _ in range(6):
+        seen += addresses(call("ADD"))
+        call("DEL")
+    assert seen == [f"10.1.0.{last}/29" for last in (2, 3, 4, 5, 6, 2)]
+
+
+def test_each_range_set_gives_one_address(call: Call) -> None:
+    ranges = [
+        [{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.20", "rangeEnd": "10.1.0.29"}],
+        [{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.40", "rangeEnd": "10.1.0.49"}],
+        [{"subnet": "fd00::/64", "gateway": "fd00::ff", "rangeStart": "fd00::10"}],
+    ]
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fd00::1", "mtu": 1400}]
+    code, result = call("ADD", ranges=ranges, routes=routes)
+    assert code == 0
+    assert result["ips"] == [
+        {"address": "10.1.0.20/24", "gateway": "10.1.0.1"},
+        {"address": "10.1.0.40/24", "gateway": "10.1.0.1"},
+        {"address": "fd00::10/64", "gateway": "fd00::ff"},
+    ]
+    assert result["routes"] == routes
+
+
+def test_ranges_of_the_runtime_come_first_and_subnet_next(call: Call) -> None:
+    conf = {"runtimeConfig": {"ipRanges": [[{"subnet": "10.3.0.0/24"}]]}}
+    ranges = [[{"subnet": "10.2.0.0/24"}]]
+    answer = call("ADD", conf=conf, subnet="10.1.0.0/24", ranges=ranges)
+    assert addresses(answer) == ["10.3.0.2/24", "10.1.0.2/24", "10.2.0.2/24"]
+
+
+@pytest.mark.parametrize(
+    ("args", "conf"),
+    [
+        ("IP=10.1.0.5", {}),
+        ("IgnoreUnknown=true;K8S_POD_NAME=x;IP=10.1.0.5", {}),
+        ("", {"args": {"cni": {"ips": ["10.1.0.5"]}}}),
+        ("", {"runtimeConfig": {"ips": ["10.1.0.5/29"]}}),
+        ("IP=10.1.0.5", {"runtimeConfig": {"ips": ["10.1.0.5"]}}),
+    ],
+)
+def test_an_address_can_be_asked_for(call: Call, args: str, conf: dict[str, Any]) -> None:
+    assert addresses(call("ADD", args=args, conf=conf)) == ["10.1.0.5/29"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "message"),
+    [
+        ("10.1.0.2", 100, "10.1.0.2 is leased to c0/eth0"),
+        ("10.1.0.1", 100, "10.1.0.1 is the gateway of 10.1.0.0/29"),
+        ("10.9.0.2", 7, "10.9.0.2 is in no range of 'web'"),
+        ("10.9", 7, "'10.9' is no IP address"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_refused_without_a_trace(
+    call: Call, tmp_path: Path, wanted: str, code: int, message: str
+) -> None:
+    call("ADD", "c0")
+    before = files(tmp_path)
+    assert failure(call("ADD", args=f"IP={wanted}")) == (code, message)
+    assert files(tmp_path) - {"last_reserved_ip.0"} == before - {"last_reserved_ip.0"}
+
+
+def test_what_was_leased_is_given_back_when_a_later_range_set_is_full(
+    call: Call, tmp_path: Path
+) -> None:
+    ranges = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/30"}]]
+    assert addresses(call("ADD", "c0", ranges=ranges)) == ["10.1.0.2/24", "10.2.0.2/30"]
+    code, message = failure(call("ADD", "c1", ranges=ranges))
+    assert (code, message) == (11, "no free address in 10.2.0.0/30 (1 of 1 leased)")
+    assert {"10.1.0.2", "10.2.0.2"} == {name for name in files(tmp_path) if name[0].isdigit()}
+
+
+def test_a_second_add_is_refused_and_harms_nothing(call: Call) -> None:
+    call("ADD")
+    assert failure(call("ADD")) == (100, "c1/eth0 already holds 10.1.0.2")
+    assert call("CHECK") == (0, None)
+    assert addresses(call("ADD", ifname="eth1")) == ["10.1.0.3/29"]
+
+
+def test_del_gives_back_what_was_leased_before_the_configuration_changed(
+    call: Call, tmp_path: Path
+) -> None:
+    call("ADD")
+    assert call("DEL", subnet="10.99.0.0/24") == (0, None)
+    assert "10.1.0.2" not in files(tmp_path)
+
+
+def test_gc_keeps_valid_attachments_and_old_files_of_valid_containers(
+    call: Call, tmp_path: Path
+) -> None:
+    for container in ("c1", "c2"):
+        call("ADD", container)
+        call("ADD", container, ifname="eth1")
+    (tmp_path / "web" / "10.1.0.6").write_text("c1")
+    valid = [{"containerID": "c1", "ifname": "eth0"}]
+    assert call("GC", conf={"cni.dev/valid-attachments": valid}) == (0, None)
+    assert files(tmp_path) == {"10.1.0.2", "10.1.0.6", "last_reserved_ip.0"}
+
+
+def test_gc_without_a_list_frees_nothing(call: Call, tmp_path: Path) -> None:
+    call("ADD")
+    for conf in ({}, {"cni.dev/valid-attachments": None}):
+        assert failure(call("GC", conf=conf))[0] == 7
+    assert "10.1.0.2" in files(tmp_path)
+
+
+def test_status_is_good_where_the_directory_can_be_used_and_bad_where_not(
+    call: Call, tmp_path: Path
+) -> None:
+    assert call("STATUS") == (0, None)
+    (tmp_path / "file").touch()
+    code, _ = failure(call("STATUS", subnet="10.1.0.0/24", dataDir=str(tmp_path / "file")))
+    assert code == 50
+
+
+def test_name_servers_come_from_the_resolv_conf_named(call: Call, tmp_path: Path) -> None:
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text(
+        "# comment\n;nameserver 9.9.9.9\nnameserver 10.0.0.53\nnameserver\n"
+        "domain lan\nsearch a.lan b.lan\noptions ndots:2\n\n"
+    )
+    _, result = call("ADD", subnet="10.1.0.0/24", resolvConf=str(resolv))
+    assert result["dns"] == {
+        "nameservers": ["10.0.0.53"],
+        "domain": "lan",
+        "search": ["a.lan", "b.lan"],
+        "options": ["ndots:2"],
+    }
+    assert failure(call("ADD", "c2", subnet="10.1.0.0/24", resolvConf="/nowhere"))[0] == 5
+
+
+def test_a_link_is_served_where_the_go_plugin_refuses(call: Call) -> None:
+    assert addresses(call("ADD", subnet="10.1.0.0/31")) == ["10.1.0.0/31"]
+    assert addresses(call("ADD", "c2", subnet="10.1.0.0/31")) == ["10.1.0.1/31"]
+
+
+@pytest.mark.parametrize(
+    ("ipam", "message"),
+    [
+        ({"ranges": []}, "ipam has no subnet, and no ranges or an empty one"),
+        ({"ranges": [[]]}, "ipam has no subnet, and no ranges or an empty one"),
+        ({"ranges": [{"subnet": "10.1.0.0/24"}]}, "a range set is {'subnet'"),
+        ({"ranges": [["10.1.0.0/24"]]}, "a range is '10.1.0.0/24', not an object"),
+        ({"subnet": 10}, "subnet is 10, not plain text"),
+        ({"subnet": "10.1.0.0/24", "resolvConf": "a\0b"}, "resolvConf is 'a\\x00b', not plain"),
+        ({"subnet": "10.1.0.0/24", "dataDir": "\ud800"}, "dataDir is '\\ud800', not plain text"),
+        ({"subnet": "10.1.0.5/24"}, "'10.1.0.5/24' is an address inside the subnet 10.1.0.0/24"),
+        ({"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}, "gateway: 10.2.0.1 is not in"),
+        ({"subnet": "10.1.0.0/24", "rangeStart": "10.2.0.1"}, "is not a part of 10.1.0.0/24"),
+        ({"subnet": "10.1.0.0/24", "routes": [{"dst": "x"}]}, "'x' is no IP address"),
+        (
+            {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/16"}]]},
+            "10.1.0.0/24 overlaps 10.1.0.0/16",
+        ),
+        (
+            {"ranges": [[{"subnet": "10.1.0.0/24"}, {"subnet": "fd00::/64"}]]},
+            "a range set has both IPv4 and IPv6 ranges",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_named(call: Call, ipam: dict[str, Any], message: str) -> None:
+    code, said = failure(call("ADD", **ipam))
+    assert code == 7
+    assert message in said
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just("10.1.0.0/24"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+keys = st.sampled_from(["ranges", "routes", "gateway", "rangeStart", "resolvConf"])
+
+
+@given(
+    st.dictionaries(keys, json_values),
+    st.dictionaries(st.sampled_from(["ips", "ipRanges"]), json_values),
+    st.sampled_from(["ADD", "CHECK", "GC", "STATUS"]),
+)
+def test_no_configuration_is_answered_with_anything_but_json(
+    tmp_path_factory: pytest.TempPathFactory, ipam: dict[str, Any], runtime: object, verb: str
+) -> None:
+    environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/x"}
+    environ |= {"CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
+    data_dir = {"dataDir": str(tmp_path_factory.getbasetemp() / "fuzzed")}
+    ipam = {"subnet": "10.1.0.0/24"} | ipam | data_dir
+    conf = {"cniVersion": "1.1.0", "name": "web", "ipam": ipam, "runtimeConfig": runtime}
+    code, answer = handle(environ, json.dumps(conf))
+    assert (code, answer) == (0, None) or "cniVersion" in json.loads(json.dumps(answer))
+    assert code == 0 or (answer and answer["code"] in (5, 7, 11, 100, 101))
