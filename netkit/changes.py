@@ -1,0 +1,228 @@
+"""Changes: records and what their steps do to the kernel, kept in agreement whatever happens.
+
+    propose   in one transaction: the record as an intent, with its leases, claims, prepared plan
+    realise   add the plans, then commit the records; on any error undo instead
+    undo      mark the records as intents, delete their plans, then erase them
+
+Shapes   an intent is a record whose `maker` is set. Whichever of the three a process dies in, the
+         record's steps are what there is to delete: recovery (netkit.recovery) is `undo` again
+Errors   NetkitError; what could not be undone is left as an intent for the next call
+
+In a dry run all of this happens but for the kernel's part, inside a transaction that is rolled
+back: what would have been done is collected as the lines an operator would type.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from netkit import steps
+from netkit.errors import KernelRefused, NetkitError
+from netkit.kernel import Kernel, netns, process
+from netkit.model import EndpointRecord, NetworkRecord, Record, SandboxRecord
+from netkit.ports import Ports
+from netkit.store import SqliteStore
+
+if TYPE_CHECKING:
+    import ipam
+
+_ABANDONED = "0:0"  # no process has this number: the next call may take the record over
+
+
+class Changes:
+    """One process's hand on one store and one kernel."""
+
+    def __init__(self, store: SqliteStore, kernel: Callable[[], Kernel]) -> None:
+        self.store = store
+        self.kernel = kernel
+        self.maker = _me()
+        self._epoch: str | None = None
+        self._lines: list[str] | None = None
+
+    @property
+    def epoch(self) -> str:
+        """This boot and this host namespace: what was made in another is gone with it."""
+        if self._epoch is None:
+            with open("/proc/sys/kernel/random/boot_id") as file:
+                self._epoch = f"{file.read().strip()}/{netns.own()}"
+        return self._epoch
+
+    @contextmanager
+    def dry_run(self) -> Iterator[list[str]]:
+        """Whatever is done inside is not: it becomes lines."""
+        lines: list[str] = []
+        self._lines = lines
+        try:
+            with self.store.transaction():
+                yield lines
+                raise _RollBack
+        except _RollBack:
+            pass
+        finally:
+            self._lines = None
+
+    @property
+    def dry(self) -> bool:
+        return self._lines is not None
+
+    def add(self, plan: steps.Plan, kernel: Kernel) -> None:
+        if self._lines is not None:
+            self._lines += steps.lines(plan)
+        else:
+            steps.add(plan, kernel)
+
+    def delete(self, plan: steps.Plan, kernel: Kernel) -> None:
+        if self._lines is not None:
+            self._lines += steps.undo_lines(plan)
+        else:
+            steps.delete(plan, kernel)
+
+    def realise(self, records: Sequence[Record], kernel: Kernel, *, commit: bool = True) -> None:
+        """Add the plans of *records*, all or none, and commit them."""
+        steps.point("intended")
+        done: list[Record] = []
+        try:
+            for record in records:
+                self.add(steps.decode(record.steps), kernel)
+                done.append(record)
+            steps.point("added")
+            if commit:
+                with self.store.transaction():
+                    for record in records:
+                        self.store.update(replace(record, maker=None))
+        except BaseException as error:
+            try:
+                self.undo(done[::-1], kernel)
+            except NetkitError as left:
+                error.add_note(str(left))
+            with self.store.transaction():
+                for record in records[len(done) :]:
+                    self.erase(record)
+            raise
+        steps.point("committed")
+
+    def undo(
+        self, records: Sequence[Record], kernel: Kernel, *, keep_sandbox: bool = False
+    ) -> None:
+        """Delete the plans of *records* in this order, and the records whose plans are gone.
+
+        *keep_sandbox*: a container that has ended stays on record, with its files.
+        """
+        with self.store.transaction():
+            records = [record for record in records if self.store.claim(record, self.maker)]
+            for record in records:
+                self.store.update(replace(record, maker=self.maker))
+        steps.point("undoing")
+        errors: list[Exception] = []
+        for record in records:
+            keep = keep_sandbox and isinstance(record, SandboxRecord)
+            plan = steps.decode(record.steps)
+            try:
+                self.delete(self._left_of(record, plan, keep), kernel)
+            except ExceptionGroup as group:
+                errors += group.exceptions
+                with self.store.transaction():
+                    self.store.update(replace(record, maker=_ABANDONED))
+                continue
+            with self.store.transaction():
+                if keep:
+                    left = steps.encode(steps.durable(plan))
+                    self.store.update(replace(record, maker=None, steps=left))
+                else:
+                    self.erase(record)
+                if keep_sandbox and isinstance(record, EndpointRecord):
+                    self._reserve(record)
+        steps.point("undone")
+        if errors:
+            raise KernelRefused(
+                "; ".join(str(error) for error in errors),
+                hint="mend the cause, then run `netkit gc`: it finishes the job",
+            ) from errors[0]
+
+    def _left_of(self, record: Record, plan: steps.Plan, keep: bool) -> steps.Plan:
+        """What there is to delete: after a reboot only what outlived it; files stay if *keep*."""
+        if record.epoch != self.epoch:
+            return () if keep else steps.durable(plan)
+        return tuple(step for step in plan if not step.durable) if keep else plan
+
+    def erase(self, record: Record) -> None:
+        """Forget a record and all that was leased or claimed in its name; in a transaction."""
+        if isinstance(record, EndpointRecord):
+            net = self.store.find(NetworkRecord, record.network)
+            if net is not None:
+                import ipam
+
+                self.allocator(net).release(ipam.Owner(record.owner))
+            Ports(self.store.connection).release(record.id)
+        elif isinstance(record, SandboxRecord) and record.finished is not None:
+            import ipam
+
+            for net in self.store.all(NetworkRecord):
+                self.allocator(net).release(ipam.Owner(record.name))
+        elif isinstance(record, NetworkRecord):
+            self._leases().drop(self.allocator(record).pool)
+        self.store.remove(record)
+
+    def _reserve(self, ep: EndpointRecord) -> None:
+        """Keep the address a container asked for, now that it has ended, until it is removed."""
+        net = self.store.find(NetworkRecord, ep.network)
+        if net is not None and ep.static and ep.address is not None:
+            import ipam
+
+            name = ep.owner.rpartition("/")[0]
+            self.allocator(net).lease(ipam.Owner(name), ep.address.ip)
+
+    def allocator(self, net: NetworkRecord) -> ipam.Allocator:
+        """The addresses of a network; use it in a transaction."""
+        import ipam
+
+        pool = ipam.Pool(
+            str(net.subnet),
+            gateway=net.gateway,
+            ip_range=net.ip_range,
+            reserved=net.reserved,
+            name=net.id,
+        )
+        return ipam.Allocator(pool, self._leases())
+
+    def _leases(self) -> ipam.SqliteLeases:
+        import ipam
+
+        return ipam.SqliteLeases(self.store.connection)
+
+    def with_sandbox(self, ep: EndpointRecord) -> list[Record]:
+        """The endpoint, and its sandbox if that is on record only for this endpoint's sake."""
+        sandbox = self.store.find(SandboxRecord, ep.sandbox)
+        if sandbox is None or sandbox.sort == "container":
+            return [ep]
+        last = len(self.store.all(EndpointRecord, sandbox=sandbox.id)) == 1
+        return [ep, sandbox] if last else [ep]
+
+    def owner_name(self, endpoint: str) -> str:
+        """The container an endpoint id in a message means."""
+        ep = self.store.find(EndpointRecord, endpoint)
+        sandbox = self.store.find(SandboxRecord, ep.sandbox) if ep else None
+        return sandbox.name if sandbox else endpoint[:12]
+
+
+class _RollBack(Exception):
+    """Leaves a transaction without a trace."""
+
+
+def maker_lives(maker: str | None) -> bool:
+    """Whether the process in the midst of a record is still at it."""
+    if maker is None:
+        return True
+    pid, _, start = maker.partition(":")
+    return process.alive(int(pid), int(start))
+
+
+def _me() -> str:
+    with open("/proc/self/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return f"{os.getpid()}:{fields[19]}"

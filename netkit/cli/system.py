@@ -1,0 +1,49 @@
+"""netkit check, gc, unshare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from netkit.cli.common import open_engine
+
+
+@click.command("check")
+@click.argument("name", required=False)
+def check_command(name: str | None) -> int:
+    """Compare the kernel with what netkit made, for one container or network or for all."""
+    drifts = open_engine().check(name)
+    for drift in drifts:
+        click.echo(drift)
+    return 1 if drifts else 0
+
+
+@click.command("gc")
+def gc_command() -> None:
+    """Remove what dead processes, containers and namespaces left behind; print their names."""
+    for name in open_engine().gc():
+        click.echo(name)
+
+
+@click.command(
+    "unshare", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def unshare_command(command: Sequence[str]) -> None:
+    """Run COMMAND (a shell) in a throw-away host: its network, /run and /etc are its own.
+
+    Everything netkit does can be tried there, by ordinary users too; it is gone when COMMAND ends.
+    """
+    import os
+
+    from netkit.kernel import lab
+
+    lab.enter()
+    argv = list(command) or [os.environ.get("SHELL", "/bin/sh")]
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        from netkit.errors import NotFound
+
+        raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from None

@@ -1,0 +1,20 @@
+"""A namespace with nothing but loopback: its user configures the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.steps import Plan
+
+
+def shared(net: NetworkRecord) -> Mapping[str, Plan]:
+    return {}
+
+
+def network(net: NetworkRecord) -> Plan:
+    return ()
+
+
+def endpoint(net: NetworkRecord, ep: EndpointRecord) -> Plan:
+    return ()

@@ -1,0 +1,107 @@
+"""Conntrack: forget the flows of a published port.
+
+Shapes   ports in host order; an address None is any
+Errors   OSError from the kernel; a flow that ended by itself meanwhile is success
+Source   include/uapi/linux/netfilter/nfnetlink_conntrack.h. The kernel filters the dump
+         (CTA_FILTER, since 5.8), so the cost is a walk of its table, not a copy of it
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+_NETLINK_NETFILTER = 12
+_CT_GET, _CT_DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_ERROR, _DONE = 2, 3
+_NESTED = 0x8000
+_TUPLE_ORIG, _FILTER = 1, 25
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_IP_V4_DST = 2
+_PROTO_NUM, _PROTO_DST_PORT = 1, 3
+_FILTER_ORIG_FLAGS = 1
+_BY_DST, _BY_PROTO, _BY_DST_PORT = 1 << 1, 1 << 3, 1 << 5
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
+_NFGENMSG = struct.pack("BBH", socket.AF_INET, 0, 0)
+_TIMEOUT_S = 10
+
+
+def forget(protocol: str, first: int, last: int, address: IPv4Address | None = None) -> None:
+    """Delete every flow first sent to one of the host's ports *first* to *last*."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
+        sock.settimeout(_TIMEOUT_S)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        # a dump is finished before anything is deleted: it would otherwise miss flows that move
+        for flow in list(_flows(sock, _PROTOCOLS[protocol], first, last, address)):
+            _request(sock, _CT_DELETE, _REQUEST | _ACK, _nest(_TUPLE_ORIG, flow))
+            try:
+                for _ in _answers(sock):
+                    pass
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+
+
+def _flows(
+    sock: socket.socket, protocol: int, first: int, last: int, address: IPv4Address | None
+) -> Iterator[bytes]:
+    """The original tuple of each matching flow, as the kernel sent it."""
+    proto, flags, ip = _attribute(_PROTO_NUM, bytes([protocol])), _BY_PROTO, b""
+    if first == last:
+        proto += _attribute(_PROTO_DST_PORT, struct.pack(">H", first))
+        flags |= _BY_DST_PORT
+    if address is not None:
+        ip = _attribute(_IP_V4_DST, address.packed)
+        flags |= _BY_DST
+    wanted = _nest(_TUPLE_ORIG, _nest(_TUPLE_IP, ip) + _nest(_TUPLE_PROTO, proto))
+    wanted += _nest(_FILTER, _attribute(_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
+    _request(sock, _CT_GET, _REQUEST | _DUMP, wanted)
+    for message in _answers(sock):
+        flow = _attributes(message[4:])[_TUPLE_ORIG]
+        port = _attributes(_attributes(flow)[_TUPLE_PROTO]).get(_PROTO_DST_PORT, b"\0\0")
+        if first <= struct.unpack(">H", port)[0] <= last:
+            yield flow
+
+
+def _request(sock: socket.socket, kind: int, flags: int, attributes: bytes) -> None:
+    body = _NFGENMSG + attributes
+    sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+
+
+def _answers(sock: socket.socket) -> Iterator[bytes]:
+    """The body of each message up to the end of a dump, or to the acknowledgement."""
+    while True:
+        data = sock.recv(1 << 16)
+        while data:
+            length, kind, _, _, _ = struct.unpack_from("=IHHII", data)
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                code = -struct.unpack_from("=i", data, 16)[0]
+                if code:
+                    raise OSError(code, os.strerror(code))
+                return
+            yield data[16:length]
+            data = data[(length + 3) & ~3 :]
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _nest(kind: int, value: bytes) -> bytes:
+    return _attribute(kind | _NESTED, value)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        found[kind & 0x3FFF] = data[4:length]
+        data = data[(length + 3) & ~3 :]
+    return found

@@ -1,0 +1,69 @@
+"""Ports of the host: whether one is free, and which process has it if not.
+
+Shapes   protocol as text; an address None is all of the host's
+Errors   OSError: EADDRINUSE, or EADDRNOTAVAIL for an address the host does not have
+Source   bind(2): with SO_REUSEADDR a TCP port that only lingers in TIME_WAIT is free, one that
+         somebody listens on is not. proc(5) for /proc/net/tcp and /proc/PID/fd
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from ipaddress import IPv4Address
+
+LOCAL_PORT_RANGE = "net/ipv4/ip_local_port_range"
+RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"
+
+_KINDS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
+
+
+def probe(protocol: str, address: IPv4Address | None, port: int) -> None:
+    """Bind the port for a moment: OSError says why it cannot be had."""
+    kind, number = _KINDS[protocol]
+    try:
+        sock = socket.socket(socket.AF_INET, kind, number)
+    except OSError:
+        return  # a kernel without the protocol has nobody listening on it either
+    with sock:
+        if protocol != "udp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((str(address or ""), port))
+
+
+def local_port_range(text: str | None, reserved: str | None) -> tuple[range, set[int]]:
+    """What the kernel's two settings mean: the range for random ports, and the holes in it."""
+    low, high = (text or "49153 65535").split()
+    holes: set[int] = set()
+    for part in filter(None, (reserved or "").split(",")):
+        first, _, last = part.partition("-")
+        holes |= set(range(int(first), int(last or first) + 1))
+    return range(int(low), int(high) + 1), holes
+
+
+def holder(protocol: str, port: int) -> str | None:
+    """Who has the port, as "nginx (pid 812)"; None if it cannot be told. Slow: for messages."""
+    inodes = set()
+    for family in ("", "6"):
+        try:
+            with open(f"/proc/thread-self/net/{protocol}{family}") as table:
+                rows = [line.split() for line in table][1:]
+        except OSError:
+            continue
+        inodes |= {row[9] for row in rows if int(row[1].rpartition(":")[2], 16) == port}
+    inodes.discard("0")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with os.scandir(f"/proc/{pid}/fd") as fds:
+                links = [os.readlink(fd.path) for fd in fds]
+            if any((m := re.match(r"socket:\[(\d+)\]", link)) and m[1] in inodes for link in links):
+                with open(f"/proc/{pid}/comm") as comm:
+                    return f"{comm.read().strip()!r} (pid {pid})"
+        except OSError:
+            continue  # it ended, or is not ours to look into
+    return None

@@ -1,0 +1,46 @@
+"""Kernel parameters: read and written as files below /proc/sys/net.
+
+Shapes   a key with dots, as sysctl(8) takes it; an interface name is a path component of its own
+         (`key("net.ipv4.conf", "eth0.5", "forwarding")`), because names may hold dots
+Errors   OSError; a parameter this kernel does not have reads as None
+Source   Documentation/networking/ip-sysctl.rst. Inside a thread that has joined a namespace,
+         /proc/sys/net is that namespace's; /sys and /proc/net are not
+"""
+
+from __future__ import annotations
+
+from netkit.kernel import netns
+
+ROOT = "/proc/sys/"
+
+
+def key(*parts: str) -> str:
+    """The path below /proc/sys of a parameter; dots separate, except within the middle parts."""
+    head, *rest = parts
+    return "/".join([head.replace(".", "/"), *rest])
+
+
+def dotted(path: str) -> str:
+    """The key as sysctl(8) prints it: dots for slashes, and slashes for dots."""
+    return path.translate(str.maketrans("./", "/."))
+
+
+def read(path: str, at: str | None = None) -> str | None:
+    """The parameter's value, or None where this kernel has no such parameter."""
+
+    def get() -> str | None:
+        try:
+            with open(ROOT + path) as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            return None
+
+    return get() if at is None else netns.run(at, get)
+
+
+def write(path: str, value: str, at: str | None = None) -> None:
+    def put() -> None:
+        with open(ROOT + path, "w") as file:
+            file.write(value)
+
+    put() if at is None else netns.run(at, put)

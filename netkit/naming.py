@@ -1,0 +1,179 @@
+"""Names: which ones are allowed, and those derived from an id, an address or chance.
+
+Shapes   ids are 64 lower-case hex digits; MAC addresses are canonical text, `02:42:0a:58:00:02`
+Units    lengths of container and network names in characters, of interface names in bytes
+Errors   InvalidSpec for text outside a grammar, Exhausted when every random name is taken
+Source   IFNAMSIZ 16 (linux/if.h) with the NUL; labels of 63 and names of 253: RFC 1035 2.3.4,
+         RFC 1123 2.1; `02:42:` + address, `veth` + 7 hex, `br-` + 12 of the id, adjective_surname:
+         Docker
+
+A grammar is an allow-list matched in full: a newline, `/`, `%`, NUL or bidi mark never has to be
+thought of. Messages quote by repr, cut short, so hostile text cannot forge a line of a log.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from netkit.errors import Exhausted, InvalidSpec
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}")
+
+# `all` and `default` are directories beside the interfaces in /proc/sys/net/ipv4/conf
+_RESERVED_IFNAMES = frozenset({"all", "default", "lo"})
+
+
+def validate_name(kind: str, name: str) -> str:
+    """*name*, if it may name a *kind*: "network", "container"…"""
+    if not _NAME.fullmatch(name):
+        raise InvalidSpec(
+            f"invalid {kind} name {name!r:.80}: only [A-Za-z0-9][A-Za-z0-9_.-] "
+            "up to 128 characters are allowed",
+            hint="start with a letter or digit; then letters, digits, '_', '.' and '-'",
+        )
+    return name
+
+
+def validate_ifname(name: str) -> str:
+    """*name*, if the kernel, sysctl paths and command lines all take it for an interface."""
+    if name in _RESERVED_IFNAMES:
+        raise InvalidSpec(
+            f"invalid interface name {name!r}: the kernel uses it itself",
+            hint="choose another name, such as eth0",
+        )
+    if not _IFNAME.fullmatch(name):
+        raise InvalidSpec(
+            f"invalid interface name {name!r:.80}: only [A-Za-z0-9_][A-Za-z0-9_.-] "
+            "up to 15 characters are allowed",
+            hint="choose a short plain name, such as eth0",
+        )
+    return name
+
+
+def validate_domain(kind: str, name: str) -> str:
+    """*name*, if it is a DNS name; underscores pass, as in `_tcp` and compose's `my_db`."""
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise InvalidSpec(
+            f"invalid {kind} {name!r:.80}: dot-separated labels of letters, digits, '-' and '_' "
+            "are allowed, up to 63 characters a label and 253 in all",
+            hint="a label does not begin or end with '-'; other alphabets go as punycode (xn--…)",
+        )
+    return name
+
+
+def new_id() -> str:
+    """64 random hex digits."""
+    while True:
+        fresh = os.urandom(32).hex()
+        # all digits would read as a PID where a sandbox is named by PID, path or id
+        if not short_id(fresh).isdigit():
+            return fresh
+
+
+def short_id(id: str) -> str:
+    """What tables show of an id."""
+    return id[:12]
+
+
+def host_ifname(container_id: str, ifname: str) -> str:
+    """The host's end of the attachment's veth: the same again from the same attachment."""
+    return "veth" + _digest(f"{container_id}/{ifname}").hex()[:7]
+
+
+def bridge_name(network_id: str) -> str:
+    """The network's bridge; 15 bytes, the most an interface name may have."""
+    return "br-" + short_id(network_id)
+
+
+def mac_of(address: str | IPv4Address | IPv6Address) -> str:
+    """The MAC an interface gets by default: the address again, so neighbour caches stay true."""
+    from ipaddress import ip_address
+
+    try:
+        ip = ip_address(str(address))
+    except ValueError:
+        raise InvalidSpec(
+            f"no MAC address can be derived from {str(address)!r:.80}: an IP address is wanted",
+            hint="such as 172.17.0.2 or 2001:db8::2",
+        ) from None
+    return _mac(ip.packed if ip.version == 4 else _digest(str(ip)))
+
+
+def bridge_mac(network_id: str) -> str:
+    """A bridge's own MAC; without one it has its lowest port's, which changes with the ports."""
+    return _mac(_digest(network_id))
+
+
+def parse_mac(text: str) -> str:
+    """The canonical form of `02:42:AC:11:00:02` or `08-00-27-00-0C-0A`; no group's address."""
+    if not _MAC.fullmatch(lower := text.lower()):
+        raise InvalidSpec(
+            f"invalid MAC address {text!r:.80}: six pairs of hex digits are wanted",
+            hint="write it as 02:42:ac:11:00:02 or 02-42-ac-11-00-02",
+        )
+    mac = lower.replace("-", ":")
+    if mac == "00:00:00:00:00:00":
+        raise InvalidSpec(
+            f"invalid MAC address {mac}: all zero means none",
+            hint="leave it out, and one is derived from the IP address",
+        )
+    if int(mac[:2], 16) & 1:
+        raise InvalidSpec(
+            f"invalid MAC address {mac}: bit 0 of the first byte marks a multicast group",
+            hint=f"a station's address would be {int(mac[:2], 16) & ~1:02x}{mac[2:]}",
+        )
+    return mac
+
+
+def generate(taken: Callable[[str], bool]) -> str:
+    """A name for a container nobody named, such as `brisk_hopper`, for which *taken* is false."""
+    for suffix in ("", *map(str, range(1, 10))):
+        for _ in range(16):
+            name = f"{_one_of(_ADJECTIVES)}_{_one_of(_SURNAMES)}{suffix}"
+            if not taken(name):
+                return name
+    raise Exhausted("160 random container names are all taken", hint="choose one with --name")
+
+
+def _digest(text: str) -> bytes:
+    from hashlib import sha256
+
+    # surrogatepass: argv that is no UTF-8 must not raise from a function that cannot refuse
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _mac(tail: bytes) -> str:
+    return "02:42:" + tail[:4].hex(":")
+
+
+def _one_of(text: str) -> str:
+    words = text.split()
+    return words[int.from_bytes(os.urandom(4), "big") % len(words)]
+
+
+_ADJECTIVES = """
+    able agile amber ample astute balmy bold brave breezy bright brisk calm candid cheerful civil
+    clever cosy crisp curious dapper daring deft eager earnest fair fleet frank gentle glad golden
+    hardy hearty honest humble jolly keen kind lively loyal lucid mellow merry mild modest neat
+    nimble noble patient placid plucky polite prompt proud quick quiet ready serene sharp silent
+    snug sober steady stoic sunny swift tidy trusty vivid warm wise witty
+"""
+
+# people who made networks, and the mathematics and machines below them
+_SURNAMES = """
+    abramson allman baran bellovin berners boggs boole boyle bush carpenter cerf clark cohen crocker
+    crowther deering dijkstra elz erlang estrin euler feinler floyd gray hamming haverty hopper
+    huffman jacobson kahn karn katz kirstein kleinrock knuth lamport licklider liskov lovelace
+    mcnulty metcalfe mills mockapetris morse moy nagle nyquist paxson perlman postel pouzin
+    ramakrishnan rekhter roberts shannon sollins sunshine taylor thacker thompson tomlinson turing
+    vixie walden wing zimmermann
+"""

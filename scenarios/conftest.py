@@ -1,0 +1,7 @@
+"""Scenarios run in the tests' sandbox."""
+
+from __future__ import annotations
+
+from tests.conftest import host
+
+__all__ = ["host"]

@@ -1,0 +1,39 @@
+"""The sandbox all tests run in: at import, pytest moves into a throw-away host of its own.
+
+Works as root, as an ordinary user, and in xdist's workers. The developer's own network, /run, /etc
+and state are never seen, let alone touched.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from netkit.errors import KernelRefused
+from netkit.kernel import lab as throw_away
+
+try:
+    throw_away.enter()
+except KernelRefused as refused:
+    pytest.exit(f"{refused}: {refused.hint}", returncode=5)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # /run is each worker's own and /tmp/pytest-of-root may be another user's, so neither will do
+    _temporary = tempfile.mkdtemp(prefix="netkit-pytest-")
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = _temporary
+    atexit.register(shutil.rmtree, _temporary, ignore_errors=True)
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
+# after the move, so that whatever these open, they open inside
+from scenarios.lab import Host
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """An empty host: a network namespace with loopback only, and fresh state."""
+    with Host() as made:
+        yield made
