@@ -153,7 +153,7 @@ class Changes:
     def erase(self, record: Record) -> None:
         """Forget a record and all that was leased or claimed in its name; in a transaction."""
         if isinstance(record, EndpointRecord):
-            net = self.store.find(NetworkRecord, record.network)
+            net = self.store.by_id(NetworkRecord, record.network)
             if net is not None:
                 import ipam
 
@@ -170,7 +170,7 @@ class Changes:
 
     def _reserve(self, ep: EndpointRecord) -> None:
         """Keep the address a container asked for, now that it has ended, until it is removed."""
-        net = self.store.find(NetworkRecord, ep.network)
+        net = self.store.by_id(NetworkRecord, ep.network)
         if net is not None and ep.static and ep.address is not None:
             import ipam
 
@@ -197,7 +197,7 @@ class Changes:
 
     def with_sandbox(self, ep: EndpointRecord) -> list[Record]:
         """The endpoint, and its sandbox if that is on record only for this endpoint's sake."""
-        sandbox = self.store.find(SandboxRecord, ep.sandbox)
+        sandbox = self.store.by_id(SandboxRecord, ep.sandbox)
         if sandbox is None or sandbox.sort == "container":
             return [ep]
         last = len(self.store.all(EndpointRecord, sandbox=sandbox.id)) == 1
@@ -205,8 +205,8 @@ class Changes:
 
     def owner_name(self, endpoint: str) -> str:
         """The container an endpoint id in a message means."""
-        ep = self.store.find(EndpointRecord, endpoint)
-        sandbox = self.store.find(SandboxRecord, ep.sandbox) if ep else None
+        ep = self.store.by_id(EndpointRecord, endpoint)
+        sandbox = self.store.by_id(SandboxRecord, ep.sandbox) if ep else None
         return sandbox.name if sandbox else endpoint[:12]
 
 

@@ -301,7 +301,7 @@ def _command(
 
 def _binds(engine: Engine, sandbox: SandboxRecord) -> tuple[tuple[str, str], ...]:
     assert sandbox.directory is not None
-    shared = engine.store.find(SandboxRecord, sandbox.shares) if sandbox.shares else None
+    shared = engine.store.by_id(SandboxRecord, sandbox.shares) if sandbox.shares else None
     if shared is not None and shared.sort == "named":
         return namefiles.binds(f"{namefiles.NETNS_ETC}/{shared.name}", shared.files)
     if shared is not None and not (shared.sort == "container" or shared.files.given):
@@ -311,7 +311,7 @@ def _binds(engine: Engine, sandbox: SandboxRecord) -> tuple[tuple[str, str], ...
 
 def _finish(engine: Engine, sandbox: SandboxRecord, code: int) -> None:
     """The command has ended: give back its network, and its record if nobody is to read it."""
-    current = engine.store.find(SandboxRecord, sandbox.id)
+    current = engine.store.by_id(SandboxRecord, sandbox.id)
     if current is None:
         return  # `rm -f` was here
     if current.auto_remove:

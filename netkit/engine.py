@@ -84,6 +84,8 @@ class Engine:
 
     def create_network(self, spec: NetworkSpec) -> NetworkRecord:
         """Make a network: its record, and what it needs in the kernel."""
+        if spec.name in networks.RESERVED:
+            raise Conflict(f"operation is not permitted on predefined {spec.name} network")
         with self._job() as kernel, self.store.locked("host"):
             return self._create_network(spec, kernel)
 
@@ -106,11 +108,11 @@ class Engine:
     def default_network(self) -> NetworkRecord:
         """The network called "bridge", made on first use."""
         name = model.DEFAULT_NETWORK
-        found = self.store.find(NetworkRecord, name)
+        found = self.store.by_name(NetworkRecord, name)
         if found is not None:
             return found
         with self._job() as kernel, self.store.locked("host"):
-            found = self.store.find(NetworkRecord, name)
+            found = self.store.by_name(NetworkRecord, name)
             spec = NetworkSpec(name, bridge=model.DEFAULT_BRIDGE)
             return found or self._create_network(spec, kernel)
 
@@ -149,7 +151,7 @@ class Engine:
         driver = drivers.load(net.driver)
         records: list[Record] = []
         for name, plan in driver.shared(net).items():
-            known = self.store.find(HostRecord, name)
+            known = self.store.by_id(HostRecord, name)
             if known is not None and known.epoch == self.changes.epoch:
                 continue
             prepared = steps.encode(steps.prepare(plan, kernel))
@@ -230,7 +232,7 @@ class Engine:
                         return self._connect(net, known, request, kernel)
                 if isinstance(known, targets.Target):
                     with self.store.locked(known.id):
-                        made = self.store.find(SandboxRecord, known.id)
+                        made = self.store.by_id(SandboxRecord, known.id)
                         sandbox = made or sandboxes.foreign(self.changes, known, files)
                         return self._connect(net, sandbox, request, kernel)
                 sandbox = sandboxes.named(self.changes, name, files)
@@ -249,7 +251,7 @@ class Engine:
         try:
             with self.store.transaction(), _translated(what):
                 new: list[Record] = []
-                if self.store.find(SandboxRecord, sandbox.id) is None:
+                if self.store.by_id(SandboxRecord, sandbox.id) is None:
                     plan = steps.prepare(sandboxes.plan(sandbox, net), kernel)
                     sandbox = replace(sandbox, steps=steps.encode(plan))
                     new.append(sandbox)
@@ -295,14 +297,14 @@ class Engine:
                     )
                 for ep in found:
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
-                if self.store.find(SandboxRecord, sandbox.id):
+                if self.store.by_id(SandboxRecord, sandbox.id):
                     gateway.settle(self.changes, sandbox, kernel)
 
     def create_sandbox(self, sandbox: SandboxRecord, plan: steps.Plan) -> SandboxRecord:
         """Put a container on record and make what it needs; its maker stays until `settled`."""
         with self._job() as kernel:
             with self.store.transaction():
-                if self.store.find(SandboxRecord, sandbox.name):
+                if self.store.by_name(SandboxRecord, sandbox.name):
                     raise Conflict(
                         f'the container name "{sandbox.name}" is already in use',
                         hint=f"remove it (netkit rm {sandbox.name}) or choose another name",
@@ -342,7 +344,7 @@ class Engine:
 
     def _take_down(self, sandbox: SandboxRecord, *, keep: bool) -> None:
         with self._job() as kernel, self.store.locked(sandbox.id):
-            found = self.store.find(SandboxRecord, sandbox.id)
+            found = self.store.by_id(SandboxRecord, sandbox.id)
             if found is None:
                 return
             endpoints = self.store.all(EndpointRecord, sandbox=sandbox.id)
@@ -471,7 +473,7 @@ class Engine:
         """Those endpoints that still exist once the dead are buried."""
         if endpoints:
             recovery.collect(self.changes, kernel)
-        return [ep for ep in endpoints if self.store.find(EndpointRecord, ep.id)]
+        return [ep for ep in endpoints if self.store.by_id(EndpointRecord, ep.id)]
 
     def check(self, name: str | None = None) -> list[Drift]:
         """Where the kernel is not as the records say: of a container or network, or of all."""

@@ -15,7 +15,7 @@ from netkit.kernel import Kernel
 from netkit.model import NetworkRecord, NetworkSpec
 
 _FALLBACK_MTU = 1500
-_RESERVED = (*model.BUILT_IN, model.DEFAULT_NETWORK, "default")
+RESERVED = (*model.BUILT_IN, model.DEFAULT_NETWORK, "default")
 
 # The same on every machine, hence not on record: sha256 of "netkit built-in NAME"
 BUILT_IN = (
@@ -37,7 +37,7 @@ def propose(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> NetworkRecor
     drivers.load(spec.driver)
     if spec.driver in model.BUILT_IN:
         raise Conflict(f"only one instance of '{spec.driver}' network is allowed")
-    if spec.name in model.BUILT_IN or changes.store.find(NetworkRecord, spec.name):
+    if changes.store.by_name(NetworkRecord, spec.name):
         raise Conflict(f"network with name {spec.name} already exists")
     import ipam
 

@@ -46,7 +46,7 @@ def _finish(changes: Changes, dead: list[Record], kernel: Kernel) -> None:
                 _undo_shared(changes, record, kernel)
         else:
             changes.undo([record], kernel)
-            sandbox = changes.store.find(SandboxRecord, record.sandbox)
+            sandbox = changes.store.by_id(SandboxRecord, record.sandbox)
             if sandbox is not None and sandbox.maker is None:
                 gateway.settle(changes, sandbox, kernel)
 
@@ -82,7 +82,7 @@ def unshared(changes: Changes, net: NetworkRecord) -> list[Record]:
 def _undo_shared(changes: Changes, record: NetworkRecord | HostRecord, kernel: Kernel) -> None:
     if isinstance(record, NetworkRecord):
         changes.undo([record, *unshared(changes, record)], kernel)
-    elif changes.store.find(HostRecord, record.id):  # it may have gone with its network just now
+    elif changes.store.by_id(HostRecord, record.id):  # it may have gone with its network just now
         changes.undo([record], kernel)
 
 

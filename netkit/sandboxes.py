@@ -21,7 +21,7 @@ from netkit.model import EndpointRecord, NameFiles, NetworkRecord, SandboxRecord
 def named(changes: Changes, name: str | None, files: NameFiles) -> SandboxRecord:
     if name is not None:
         naming.validate_name("container", name)
-        if changes.store.find(SandboxRecord, name):
+        if changes.store.by_name(SandboxRecord, name):
             raise Conflict(f'the container name "{name}" is already in use')
     else:
         name = free_name(changes)
@@ -35,7 +35,7 @@ def foreign(changes: Changes, target: targets.Target, files: NameFiles) -> Sandb
             hint=f"write them to /etc/netns/{target.name}, or connect to pid:N",
         )
     name = target.name
-    if changes.store.find(SandboxRecord, name):
+    if changes.store.by_name(SandboxRecord, name):
         name = f"{name}-{target.id[:6]}"
     record = proposal(changes, target.sort, name, target.path, files)
     return replace(record, id=target.id, identity=target.identity, pid=target.pid)
@@ -63,7 +63,7 @@ def free_name(changes: Changes) -> str:
     """A random name that neither a container nor a named namespace has."""
     return naming.generate(
         lambda name: (
-            changes.store.find(SandboxRecord, name) is not None
+            changes.store.by_name(SandboxRecord, name) is not None
             or os.path.lexists(netns.named(name))
         )
     )

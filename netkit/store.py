@@ -202,16 +202,23 @@ class SqliteStore:
         )
         return cursor.rowcount == 1
 
-    def find(self, kind: type[R], name: str) -> R | None:
-        """By name, whole id, or a prefix of the id that is nobody else's."""
-        if not self.exists():
-            return None
-        rows = self._rows("kind=? AND name=?", kind.kind, name)
-        rows = rows or self._rows("kind=? AND id=?", kind.kind, name)
-        if not rows and name and all(c in "0123456789abcdef" for c in name):
-            rows = self._rows("kind=? AND id>=? AND id<? LIMIT 2", kind.kind, name, name + "g")
-            if len(rows) == 2:
-                raise Conflict(f"'{name}' is a prefix of more than one {kind.kind}'s id")
+    def find(self, kind: type[R], text: str) -> R | None:
+        """What a user means: a name, an id, or the beginning of an id that is nobody else's."""
+        found = self.by_name(kind, text) or self.by_id(kind, text)
+        if found or not text or not self.exists() or text.strip("0123456789abcdef"):
+            return found
+        rows = self._rows("kind=? AND id>=? AND id<? LIMIT 2", kind.kind, text, text + "g")
+        if len(rows) == 2:
+            raise Conflict(f"more than one {_NOUNS[kind.kind]}'s id begins with '{text}'")
+        return _record(kind, rows[0]) if rows else None
+
+    def by_name(self, kind: type[R], name: str) -> R | None:
+        """By this very name: an id that begins so does not count."""
+        rows = self._rows("kind=? AND name=?", kind.kind, name) if self.exists() else []
+        return _record(kind, rows[0]) if rows else None
+
+    def by_id(self, kind: type[R], id: str) -> R | None:
+        rows = self._rows("kind=? AND id=?", kind.kind, id) if self.exists() else []
         return _record(kind, rows[0]) if rows else None
 
     def get(self, kind: type[R], name: str) -> R:

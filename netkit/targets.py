@@ -84,9 +84,9 @@ def _known(store: SqliteStore, target: Target) -> SandboxRecord | Target:
             hint="give a namespace of a container; for the host's network use --net host",
         )
     if target.path.startswith(netns.NAMED + "/"):
-        named = store.find(SandboxRecord, os.path.basename(target.path))
+        named = store.by_name(SandboxRecord, os.path.basename(target.path))
         if named is not None and named.netns == target.path:
             return named
-    found = store.find(SandboxRecord, target.id)
+    found = store.by_id(SandboxRecord, target.id)
     # the path on record may be that of a process that has ended since; this one leads there today
     return replace(found, netns=target.path, pid=target.pid) if found else target

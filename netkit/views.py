@@ -53,7 +53,7 @@ def network(engine: Engine, net: NetworkRecord) -> View:
         status = {"IPAM": {"Subnets": {str(net.subnet): counts}}}
     members = {}
     for ep in engine.endpoints(network=net.id):
-        sandbox = engine.store.find(SandboxRecord, ep.sandbox)
+        sandbox = engine.store.by_id(SandboxRecord, ep.sandbox)
         members[ep.sandbox] = {
             "Name": sandbox.name if sandbox else "",
             "EndpointID": ep.id,

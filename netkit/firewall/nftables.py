@@ -171,7 +171,7 @@ class Nftables:
         return _lines(verb, _elements(rules))
 
     def _clear(self) -> str:
-        """What removes our tables; one in whose `admin` chain somebody put rules stays, with them."""
+        """What removes our tables; rules somebody put into `admin` stay, in their table."""
         tables = _tables()
         script = "delete table bridge netkit\n" if "table bridge netkit" in tables else ""
         if "table ip netkit" not in tables:
