@@ -23,6 +23,7 @@ import msgspec
 from msgspec.structs import replace
 
 from netkit import model, namefiles, naming, sandboxes, steps, targets
+from netkit.changes import maker_lives
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec, NetkitError, NotFound
 from netkit.kernel import netns, process
@@ -102,11 +103,10 @@ def run(engine: Engine, spec: RunSpec) -> int:
             engine.update_sandbox(sandbox)
             steps.point("running")
             code = process.supervise(child)
-        except NetkitError:
-            engine.delete_sandbox(sandbox)
-            raise
         finally:
-            if code is not None:
+            if code is None:
+                engine.delete_sandbox(sandbox)  # it never ran
+            else:
                 _finish(engine, sandbox, code)
     return code
 
@@ -125,7 +125,13 @@ def run_detached(open_engine: Callable[[], Engine], spec: RunSpec) -> str:
             engine.delete_sandbox(sandbox)
             raise
         # from here on the container lives for itself: our death is not its end
-        sandbox = replace(sandbox, pid=child.pid, start_time=child.start_time, maker=None)
+        sandbox = replace(
+            sandbox,
+            pid=child.pid,
+            start_time=child.start_time,
+            supervisor=sandbox.maker,
+            maker=None,
+        )
         engine.update_sandbox(sandbox)
         report(sandbox.id)
         engine.close()  # nothing is held open for as long as the container runs
@@ -363,7 +369,18 @@ def stop(engine: Engine, name: str, *, timeout_s: float = _STOP_TIMEOUT_S) -> No
         return
     if not process.kill(sandbox.pid, sandbox.start_time, signal.SIGTERM, timeout_s):
         process.kill(sandbox.pid, sandbox.start_time, signal.SIGKILL, _KILL_TIMEOUT_S)
+    _await_supervisor(engine, sandbox)
     engine.gc()
+
+
+def _await_supervisor(engine: Engine, sandbox: SandboxRecord) -> None:
+    """Let whoever watches the container finish with it: it knows the exit code, we do not."""
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while sandbox.supervisor and maker_lives(sandbox.supervisor) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        found = engine.store.by_id(SandboxRecord, sandbox.id)
+        if found is None or (found.finished is not None and found.maker is None):
+            return
 
 
 def remove(engine: Engine, name: str, *, force: bool = False) -> None:

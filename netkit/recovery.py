@@ -58,6 +58,8 @@ def collect(changes: Changes, kernel: Kernel, skip: str | None = None) -> list[R
     for sandbox in changes.store.all(SandboxRecord):
         if sandbox.id == skip or (sandbox.maker and maker_lives(sandbox.maker)):
             continue
+        if sandbox.supervisor and maker_lives(sandbox.supervisor):
+            continue  # whoever watches it will see to it
         if _is_dead(changes, sandbox):
             if _bury(changes, sandbox, kernel):
                 buried.append(sandbox)

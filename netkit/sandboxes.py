@@ -75,7 +75,6 @@ def plan(sandbox: SandboxRecord, net: NetworkRecord) -> steps.Plan:
         return (
             steps.Netns(name=sandbox.name),
             steps.LinkUp(dev="lo", at=sandbox.netns, fresh=True),
-            steps.Directory(path=namefiles.NETNS_ETC),
             *namefiles.plan(
                 f"{namefiles.NETNS_ETC}/{sandbox.name}",
                 sandbox.files,

@@ -664,10 +664,16 @@ class _translated:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, OSError) and not isinstance(error, NetkitError):
-            line = str(self.step).partition("\n")[0]
+            line = _one_line(str(self.step))
             reason = error.strerror or str(error)
             hint = _HINTS.get(error.errno or 0)
             raise KernelRefused(f"the kernel refused `{line}`: {reason}", hint=hint) from error
+
+
+def _one_line(text: str) -> str:
+    """The line of a step for a message: of a script, its first."""
+    first, _, rest = text.partition("\n")
+    return f"{first.partition(' <<')[0]} <<< {rest.partition(chr(10))[0]} …" if rest else first
 
 
 _HINTS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from typing import TYPE_CHECKING
 
 from netkit.kernel import netns, sockets, sysctl
@@ -67,7 +67,11 @@ class Kernel:
         from netkit.kernel import conntrack
 
         last = rule.host_port + rule.count - 1
-        conntrack.forget(rule.protocol, rule.host_port, last, rule.host_address)
+        if rule.host_address is not None:
+            host = [rule.host_address]
+        else:
+            host = [a.ip for _, a in self.netlink().addresses() if isinstance(a, IPv4Interface)]
+        conntrack.forget(rule.protocol, rule.host_port, last, host, rule.address)
 
     # -- ports of the host
 

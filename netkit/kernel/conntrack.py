@@ -1,6 +1,6 @@
 """Conntrack: forget the flows of a published port.
 
-Shapes   ports in host order; an address None is any
+Shapes   ports in host order; a flow is the original and the reply tuple the kernel keeps of it
 Errors   OSError from the kernel; a flow that ended by itself meanwhile is success
 Source   include/uapi/linux/netfilter/nfnetlink_conntrack.h. The kernel filters the dump
          (CTA_FILTER, since 5.8), so the cost is a walk of its table, not a copy of it
@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address
 
 _NETLINK_NETFILTER = 12
@@ -20,24 +20,32 @@ _CT_GET, _CT_DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _NESTED = 0x8000
-_TUPLE_ORIG, _FILTER = 1, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _FILTER = 1, 2, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
-_IP_V4_DST = 2
+_IP_V4_SRC, _IP_V4_DST = 1, 2
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
 _FILTER_ORIG_FLAGS = 1
-_BY_DST, _BY_PROTO, _BY_DST_PORT = 1 << 1, 1 << 3, 1 << 5
+_BY_PROTO, _BY_DST_PORT = 1 << 3, 1 << 5
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 _NFGENMSG = struct.pack("BBH", socket.AF_INET, 0, 0)
 _TIMEOUT_S = 10
 
 
-def forget(protocol: str, first: int, last: int, address: IPv4Address | None = None) -> None:
-    """Delete every flow first sent to one of the host's ports *first* to *last*."""
+def forget(
+    protocol: str, first: int, last: int, host: Collection[IPv4Address], container: IPv4Address
+) -> None:
+    """Delete the flows to ports *first* to *last* of the *host*'s addresses, or led to *container*.
+
+    Those to the same ports of other machines stay: a published 53/udp does not cut the host's DNS.
+    """
+    here = {address.packed for address in host}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
         sock.settimeout(_TIMEOUT_S)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         # a dump is finished before anything is deleted: it would otherwise miss flows that move
-        for flow in list(_flows(sock, _PROTOCOLS[protocol], first, last, address)):
+        for flow, to, answered_by in list(_flows(sock, _PROTOCOLS[protocol], first, last)):
+            if to not in here and answered_by != container.packed:
+                continue
             _request(sock, _CT_DELETE, _REQUEST | _ACK, _nest(_TUPLE_ORIG, flow))
             try:
                 for _ in _answers(sock):
@@ -48,24 +56,23 @@ def forget(protocol: str, first: int, last: int, address: IPv4Address | None = N
 
 
 def _flows(
-    sock: socket.socket, protocol: int, first: int, last: int, address: IPv4Address | None
-) -> Iterator[bytes]:
-    """The original tuple of each matching flow, as the kernel sent it."""
-    proto, flags, ip = _attribute(_PROTO_NUM, bytes([protocol])), _BY_PROTO, b""
+    sock: socket.socket, protocol: int, first: int, last: int
+) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Each flow to these ports: its original tuple, as the kernel sent it; to whom; who answers."""
+    proto, flags = _attribute(_PROTO_NUM, bytes([protocol])), _BY_PROTO
     if first == last:
         proto += _attribute(_PROTO_DST_PORT, struct.pack(">H", first))
         flags |= _BY_DST_PORT
-    if address is not None:
-        ip = _attribute(_IP_V4_DST, address.packed)
-        flags |= _BY_DST
-    wanted = _nest(_TUPLE_ORIG, _nest(_TUPLE_IP, ip) + _nest(_TUPLE_PROTO, proto))
+    wanted = _nest(_TUPLE_ORIG, _nest(_TUPLE_IP, b"") + _nest(_TUPLE_PROTO, proto))
     wanted += _nest(_FILTER, _attribute(_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
     _request(sock, _CT_GET, _REQUEST | _DUMP, wanted)
     for message in _answers(sock):
-        flow = _attributes(message[4:])[_TUPLE_ORIG]
-        port = _attributes(_attributes(flow)[_TUPLE_PROTO]).get(_PROTO_DST_PORT, b"\0\0")
+        flow = _attributes(message[4:])
+        port = _attributes(_attributes(flow[_TUPLE_ORIG])[_TUPLE_PROTO])[_PROTO_DST_PORT]
         if first <= struct.unpack(">H", port)[0] <= last:
-            yield flow
+            to = _attributes(_attributes(flow[_TUPLE_ORIG])[_TUPLE_IP])[_IP_V4_DST]
+            by = _attributes(_attributes(flow[_TUPLE_REPLY])[_TUPLE_IP])[_IP_V4_SRC]
+            yield flow[_TUPLE_ORIG], to, by
 
 
 def _request(sock: socket.socket, kind: int, flags: int, attributes: bytes) -> None:

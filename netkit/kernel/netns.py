@@ -135,9 +135,12 @@ def own() -> str:
 
 def _share_directory() -> None:
     """Make /run/netns a shared mount, as ip-netns does: new names appear in every mount ns."""
-    if not os.path.isdir(NAMED):
-        os.makedirs(NAMED, mode=0o755, exist_ok=True)
-    if os.path.ismount(NAMED):
-        return
-    mounts.mount(NAMED, NAMED, None, mounts.MS_BIND | mounts.MS_REC)
-    mounts.mount(None, NAMED, None, mounts.MS_SHARED | mounts.MS_REC)
+    os.makedirs(NAMED, mode=0o755, exist_ok=True)
+    try:
+        # os.path.ismount is blind to a directory bound onto itself; the kernel is not
+        mounts.mount(None, NAMED, None, mounts.MS_SHARED)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        mounts.mount(NAMED, NAMED, None, mounts.MS_BIND | mounts.MS_REC)
+        mounts.mount(None, NAMED, None, mounts.MS_SHARED | mounts.MS_REC)
