@@ -384,7 +384,9 @@ class Engine:
             raise Conflict(f"an interface named '{host_ifname}' exists already on the host")
         owner = f"{sandbox.name}/{ifname}"
         address = None if request.addressless else self._lease(net, owner, sandbox, request)
-        mac = request.mac or naming.mac_of(address.ip if address else f"{sandbox.id}/{ifname}")
+        mac = request.mac or (
+            naming.mac_of(address.ip) if address else naming.bridge_mac(f"{sandbox.id}/{ifname}")
+        )
         ep = EndpointRecord(
             id=id,
             created=time.time(),
@@ -467,7 +469,10 @@ class Engine:
     def gc(self) -> list[str]:
         """Undo what is left of dead processes, containers and namespaces; say what that was."""
         with self._job() as kernel:
-            return [r.name or r.short_id for r in recovery.collect(self.changes, kernel)]
+            return [
+                record.owner if isinstance(record, EndpointRecord) else record.name or record.id
+                for record in recovery.collect(self.changes, kernel)
+            ]
 
     def _living(self, endpoints: Sequence[EndpointRecord], kernel: Kernel) -> list[EndpointRecord]:
         """Those endpoints that still exist once the dead are buried."""

@@ -30,16 +30,38 @@ _NS_GET_NSTYPE = 0xB703  # _IO(0xb7, 0x3), linux/nsfs.h
 
 def run(path: str, function: Callable[[], T]) -> T:
     """Call *function* in a thread that has joined the namespace at *path*."""
+
+    def joined() -> T:
+        mounts.join(path, mounts.CLONE_NEWNET)
+        return function()
+
+    return _in_thread(joined)
+
+
+def create(name: str) -> None:
+    """Make the namespace `ip netns` will know as *name*; FileExistsError if there is one."""
+    path = named(name)
+    _share_directory()
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+
+    def keep() -> None:
+        mounts.unshare(mounts.CLONE_NEWNET)
+        mounts.mount("/proc/thread-self/ns/net", path, None, mounts.MS_BIND)
+
+    try:
+        _in_thread(keep)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _in_thread(function: Callable[[], T]) -> T:
+    """A thread of its own: what it joins or unshares ends with it."""
     done: list[T] = []
     failed: list[BaseException] = []
 
     def target() -> None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                mounts.setns(fd, mounts.CLONE_NEWNET)
-            finally:
-                os.close(fd)
             done.append(function())
         except BaseException as error:
             failed.append(error)
@@ -50,31 +72,6 @@ def run(path: str, function: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     return done[0]
-
-
-def create(name: str) -> None:
-    """Make the namespace `ip netns` will know as *name*; FileExistsError if there is one."""
-    path = named(name)
-    _share_directory()
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-
-    def keep() -> None:
-        mounts.mount("/proc/thread-self/ns/net", path, None, mounts.MS_BIND)
-
-    def target() -> None:
-        try:
-            mounts.unshare(mounts.CLONE_NEWNET)
-            keep()
-        except BaseException as error:
-            failed.append(error)
-
-    failed: list[BaseException] = []
-    thread = threading.Thread(target=target, name="netns")
-    thread.start()
-    thread.join()
-    if failed:
-        os.unlink(path)
-        raise failed[0]
 
 
 def delete(name: str) -> None:
