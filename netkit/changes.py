@@ -82,6 +82,13 @@ class Changes:
         else:
             steps.delete(plan, kernel)
 
+    def act(self, line: str, action: Callable[[], object]) -> None:
+        """Do what is no step, because nothing undoes it; in a dry run *line* stands for it."""
+        if self._lines is not None:
+            self._lines.append(line)
+        else:
+            action()
+
     def realise(self, records: Sequence[Record], kernel: Kernel, *, commit: bool = True) -> None:
         """Add the plans of *records*, all or none, and commit them."""
         steps.point("intended")

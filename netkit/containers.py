@@ -58,7 +58,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         if not self.command:
             raise InvalidSpec("no command given", hint="netkit run [OPTIONS] -- COMMAND [ARG...]")
         if self.rootfs is not None and not os.path.isdir(self.rootfs):
-            raise InvalidSpec(f"invalid rootfs '{self.rootfs}': not a directory")
+            raise InvalidSpec(
+                f"invalid rootfs {self.rootfs!r:.80}: not a directory",
+                hint="name the directory that is to be '/' inside",
+            )
+        model.validate_labels(self.labels)
+        _validate_process(self.command, self.env, self.workdir)
         if len(set(self.networks)) < len(self.networks):
             raise InvalidSpec("a network is named twice", hint="name each --net once")
         for mode in self.networks:
@@ -90,6 +95,29 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         for what, given in conflicts.items():
             if given:
                 raise InvalidSpec(f"conflicting options: {what} and the {kind} network mode")
+
+
+def _validate_process(argv: tuple[str, ...], env: Mapping[str, str], workdir: str | None) -> None:
+    """Refuse what no program can be given, while nothing has been made for it yet."""
+    for what, text in (
+        *(("argument", word) for word in argv),
+        *(("environment variable", f"{key}={value}") for key, value in env.items()),
+        ("working directory", workdir or ""),
+    ):
+        try:
+            encoded = os.fsencode(text)
+        except UnicodeEncodeError:
+            encoded = b"\0"
+        if b"\0" in encoded:
+            raise InvalidSpec(
+                f"invalid {what} {text!r:.80}: no program can be given that",
+                hint="it must be text, without NUL characters",
+            )
+    if workdir is not None and not workdir.startswith("/"):
+        raise InvalidSpec(
+            f"invalid working directory {workdir!r:.80}: not an absolute path",
+            hint="it is a path inside, such as /srv",
+        )
 
 
 def run(engine: Engine, spec: RunSpec) -> int:
@@ -231,7 +259,8 @@ def _propose(engine: Engine, spec: RunSpec) -> tuple[SandboxRecord, SandboxRecor
             files=files,
             directory=shared.directory if shared else sandbox.directory,
             shares=shared.id if shared else None,
-            command=spec.command,
+            # a record is UTF-8; what is run is spec.command, byte for byte
+            command=tuple(os.fsencode(word).decode(errors="replace") for word in spec.command),
             labels=dict(spec.labels),
             auto_remove=spec.auto_remove,
         ),
@@ -244,7 +273,10 @@ def _shared(engine: Engine, spec: RunSpec) -> SandboxRecord | None:
     if not colon:
         return None
     if not name:
-        raise InvalidSpec(f"invalid network mode '{spec.networks[0]}': no container is named")
+        raise InvalidSpec(
+            f"invalid network mode '{spec.networks[0]}': no container is named",
+            hint="write container:NAME",
+        )
     shared = engine.sandbox(name)
     if shared.sort == "container" and not is_running(shared):
         raise Conflict(f"cannot join network of a non running container: {name}")
@@ -348,6 +380,7 @@ def execute(
     tty: bool = False,
 ) -> int:
     """Run a command where a container lives; returns its exit code."""
+    _validate_process(argv, env or {}, workdir)
     found = targets.resolve(engine.store, name)
     if isinstance(found, targets.Target):
         where: process.Process | str = found.path
@@ -394,7 +427,10 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> None:
                 f"cannot remove container {sandbox.name}: it is running",
                 hint="stop it first, or use rm -f",
             )
-        process.kill(sandbox.pid, sandbox.start_time, signal.SIGKILL, _KILL_TIMEOUT_S)
+        engine.changes.act(
+            f"kill -KILL {sandbox.pid}",
+            lambda: process.kill(sandbox.pid, sandbox.start_time, signal.SIGKILL, _KILL_TIMEOUT_S),
+        )
     engine.delete_sandbox(sandbox)
 
 

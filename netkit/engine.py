@@ -71,7 +71,10 @@ class Engine:
         run_dir = run_dir or os.environ.get("NETKIT_RUN_DIR") or RUN_DIR
         for path in (state_dir, run_dir):
             if not path.startswith("/") or not path.isprintable():
-                raise InvalidSpec(f"invalid directory {path!r}: not an absolute path")
+                raise InvalidSpec(
+                    f"invalid directory {path!r:.80}: not an absolute path",
+                    hint=f"such as {STATE_DIR} or {RUN_DIR}",
+                )
         self.store = SqliteStore(state_dir, run_dir)
         make = kernel or (lambda: Kernel(firewall.load(firewall_name)))
         self.changes = Changes(self.store, make)
@@ -85,7 +88,10 @@ class Engine:
     def create_network(self, spec: NetworkSpec) -> NetworkRecord:
         """Make a network: its record, and what it needs in the kernel."""
         if spec.name in networks.RESERVED:
-            raise Conflict(f"operation is not permitted on predefined {spec.name} network")
+            raise Conflict(
+                f"operation is not permitted on predefined {spec.name} network",
+                hint="choose another name; the network 'bridge' is made when it is first used",
+            )
         with self._job() as kernel, self.store.locked("host"):
             return self._create_network(spec, kernel)
 
@@ -293,7 +299,8 @@ class Engine:
                 ]
                 if not found:
                     raise Conflict(
-                        f"container {sandbox.name} is not connected to network {net.name}"
+                        f"container {sandbox.name} is not connected to network {net.name}",
+                        hint=f"`netkit inspect {sandbox.name}` shows its networks",
                     )
                 for ep in found:
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
@@ -381,7 +388,10 @@ class Engine:
         ifname = self._ifname(sandbox, others, request, kernel)
         host_ifname = request.host_ifname or naming.host_ifname(sandbox.id, ifname)
         if request.host_ifname and kernel.netlink().link(host_ifname):
-            raise Conflict(f"an interface named '{host_ifname}' exists already on the host")
+            raise Conflict(
+                f"an interface named '{host_ifname}' exists already on the host",
+                hint="choose another --host-ifname, or leave it out",
+            )
         owner = f"{sandbox.name}/{ifname}"
         address = None if request.addressless else self._lease(net, owner, sandbox, request)
         mac = request.mac or (

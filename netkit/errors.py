@@ -9,17 +9,30 @@
     └── Drift            the kernel is not as the record says
 
 The class says what the caller can do; `hint`, where there is one, is the way out in one sentence.
+Both are one line each, printable and of bounded length, whatever they quote: nobody's input forges
+a line of a log or moves a terminal's cursor.
 """
 
 from __future__ import annotations
+
+_MOST = 800  # characters
 
 
 class NetkitError(Exception):
     """The root: catch this one to catch all of netkit's errors."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(printable(message))
+        self.hint = hint if hint is None else printable(hint)
+
+
+def printable(text: str) -> str:
+    """*text* in one line: what cannot be printed is escaped, of what is too long the ends stay."""
+    if len(text) > _MOST:
+        text = f"{text[: _MOST // 2]} … {text[-_MOST // 4 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class InvalidSpec(NetkitError):

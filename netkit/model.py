@@ -56,7 +56,7 @@ class PortSpec(msgspec.Struct, frozen=True):
 
         def refuse(why: str) -> InvalidSpec:
             return InvalidSpec(
-                f"invalid published port '{text}': {why}",
+                f"invalid published port {text!r:.80}: {why}",
                 hint="write [[ip:][hostPort]:]containerPort[/protocol], "
                 "as in 8080:80, 127.0.0.1::53/udp or 8000-8009:8000-8009",
             )
@@ -64,7 +64,7 @@ class PortSpec(msgspec.Struct, frozen=True):
         main, slash, protocol = text.partition("/")
         protocol = protocol.lower() if slash else "tcp"
         if protocol not in PROTOCOLS:
-            raise refuse(f"protocol '{protocol}' is not one of {', '.join(PROTOCOLS)}")
+            raise refuse(f"protocol {protocol!r:.20} is not one of {', '.join(PROTOCOLS)}")
         if "[" in main:
             raise refuse("IPv6 host addresses are not supported on IPv4 networks")
         *host, container = main.split(":")
@@ -75,9 +75,11 @@ class PortSpec(msgspec.Struct, frozen=True):
             try:
                 address = IPv4Address(host[0])
             except ValueError:
-                raise refuse(f"'{host[0]}' is not an IPv4 address") from None
+                raise refuse(f"{host[0]!r:.40} is not an IPv4 address") from None
         if address is not None and address.is_unspecified:
             address = None
+        if address is not None and _is_nobodys(address):
+            raise refuse(f"no interface can have the address {address}")
         first, last = _port_range(container, refuse)
         if not host or not host[-1]:
             low = high = 0
@@ -99,7 +101,9 @@ class PortSpec(msgspec.Struct, frozen=True):
     def exposed(cls, text: str) -> tuple[PortSpec, ...]:
         """`--expose 80/tcp` or a range of ports: each of them, at any free port of the host."""
         if ":" in text:
-            raise InvalidSpec(f"invalid port '{text}'", hint="write PORT, PORT-PORT or PORT/udp")
+            raise InvalidSpec(
+                f"invalid port {text!r:.80}", hint="write PORT, PORT-PORT or PORT/udp"
+            )
         return cls.parse(text)
 
 
@@ -108,7 +112,7 @@ def _port_range(text: str, refuse: Any) -> tuple[int, int]:
     ends = (low, high) if dash else (low, low)
     for end in ends:
         if not (end.isascii() and end.isdigit() and len(end) <= 5 and 1 <= int(end) <= 65535):
-            raise refuse(f"'{end}' is not a port (1-65535)")
+            raise refuse(f"{end!r:.20} is not a port (1-65535)")
     first, last = int(ends[0]), int(ends[1])
     if last < first:
         raise refuse(f"the range {text} runs backwards")
@@ -150,6 +154,15 @@ _OPTION_ALIASES = {
     "com.docker.network.driver.mtu": "mtu",
 }
 _OPTIONS = frozenset(_OPTION_ALIASES.values())
+_MOST_LABEL = 4096
+_INT32 = range(-(1 << 31), 1 << 31)
+_BROADCAST = IPv4Address("255.255.255.255")
+_NO_SUBNETS = {
+    IPv4Network("0.0.0.0/8"): "this host",  # RFC 1122 3.2.1.3, and the two below
+    IPv4Network("127.0.0.0/8"): "loopback",
+    IPv4Network("224.0.0.0/4"): "multicast",
+    IPv4Network("255.255.255.255/32"): "broadcast",
+}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -175,13 +188,21 @@ class NetworkSpec(msgspec.Struct, frozen=True):
         naming.validate_name("network", self.name)
         if self.mtu is not None and self.mtu not in MTU_RANGE:
             raise InvalidSpec(
-                f"invalid MTU {self.mtu}: must be between {MTU_RANGE[0]} and {MTU_RANGE[-1]}"
+                f"invalid MTU {self.mtu}: must be between {MTU_RANGE[0]} and {MTU_RANGE[-1]}",
+                hint="leave it out, and it is that of the host's default route",
             )
         if self.bridge is not None:
             naming.validate_ifname(self.bridge)
-        for key, value in self.labels.items():
-            if not key or not (key + value).isprintable():
-                raise InvalidSpec(f"invalid label {key + '=' + value!r}: not printable")
+        validate_labels(self.labels)
+        for key in self.reserved:
+            naming.validate_name("auxiliary address", key)
+        if self.subnet is not None:
+            _validate_subnet(self.subnet)
+        if self.host_binding is not None and _is_nobodys(self.host_binding):
+            raise InvalidSpec(
+                f"invalid host address {self.host_binding}: no interface can have it",
+                hint="`ip addr` lists the host's addresses",
+            )
         if self.subnet is None and (self.gateway or self.ip_range or self.reserved):
             raise InvalidSpec(
                 f"cannot create network '{self.name}': "
@@ -197,7 +218,7 @@ class NetworkSpec(msgspec.Struct, frozen=True):
             name = _OPTION_ALIASES.get(key, key)
             if name not in _OPTIONS:
                 raise InvalidSpec(
-                    f"unknown bridge option '{key}'",
+                    f"unknown bridge option {key!r:.80}",
                     hint="options are " + ", ".join(sorted(_OPTION_ALIASES)),
                 )
             if name == "mtu":
@@ -213,7 +234,7 @@ class NetworkSpec(msgspec.Struct, frozen=True):
 
 def integer(what: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise InvalidSpec(f"invalid {what} '{text}': not a number")
+        raise InvalidSpec(f"invalid {what} {text!r:.80}: not a number", hint="write digits only")
     return int(text)
 
 
@@ -221,21 +242,27 @@ def boolean(what: str, text: str) -> bool:
     try:
         return _TRUTH[text.lower()]
     except KeyError:
-        raise InvalidSpec(f"invalid value '{text}' for {what}: not true or false") from None
+        raise InvalidSpec(
+            f"invalid value {text!r:.80} for {what}: not true or false",
+            hint=f"one of {', '.join(_TRUTH)}",
+        ) from None
 
 
 def address(what: str, text: str) -> IPv4Address:
     try:
         return IPv4Address(text)
     except ValueError:
-        raise InvalidSpec(f"invalid {what} '{text}': not an IPv4 address") from None
+        raise InvalidSpec(
+            f"invalid {what} {text!r:.80}: not an IPv4 address", hint="such as 172.25.3.3"
+        ) from None
 
 
 def subnet(what: str, text: str) -> IPv4Network:
     """A network in CIDR form, without host bits: those are likelier a slip than a wish."""
     if "/" not in text:
         raise InvalidSpec(
-            f"invalid {what} '{text}': no prefix length", hint=f"write {text}/24, say"
+            f"invalid {what} {text!r:.80}: no prefix length",
+            hint="write it as an address and a length, such as 172.25.0.0/16",
         )
     try:
         return IPv4Network(text)
@@ -244,8 +271,40 @@ def subnet(what: str, text: str) -> IPv4Network:
     try:
         meant = IPv4Network(text, strict=False)
     except ValueError:
-        raise InvalidSpec(f"invalid {what} '{text}': not an IPv4 network") from None
-    raise InvalidSpec(f"invalid {what} '{text}': host bits are set", hint=f"did you mean {meant}?")
+        raise InvalidSpec(
+            f"invalid {what} {text!r:.80}: not an IPv4 network", hint="such as 172.25.0.0/16"
+        ) from None
+    raise InvalidSpec(
+        f"invalid {what} {text!r:.80}: host bits are set", hint=f"did you mean {meant}?"
+    )
+
+
+def validate_labels(labels: Mapping[str, str]) -> None:
+    for key, value in labels.items():
+        if not key or not (key + value).isprintable() or len(key + value) > _MOST_LABEL:
+            raise InvalidSpec(
+                f"invalid label {key + '=' + value!r:.80}: "
+                f"a key, and printable text of at most {_MOST_LABEL} characters, are wanted",
+                hint="write key=value",
+            )
+
+
+def _validate_subnet(net: IPv4Network) -> None:
+    for never, what in _NO_SUBNETS.items():
+        if net.overlaps(never):
+            raise InvalidSpec(
+                f"invalid subnet {net}: {never} is for {what}",
+                hint="private networks are in 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16",
+            )
+    if net.prefixlen < 8:
+        raise InvalidSpec(
+            f"invalid subnet {net}: no private network is wider than a /8",
+            hint=f"take a part of it, such as {net.network_address}/16",
+        )
+
+
+def _is_nobodys(ip: IPv4Address) -> bool:
+    return ip.is_multicast or ip == _BROADCAST
 
 
 # -- records
@@ -409,6 +468,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             naming.validate_ifname(self.host_ifname)
         if self.mac is not None and naming.parse_mac(self.mac) != self.mac:
             raise InvalidSpec(f"invalid MAC '{self.mac}': not in canonical form")
+        if self.gateway_priority not in _INT32:
+            raise InvalidSpec(
+                f"invalid gateway priority {self.gateway_priority}: not a number of 32 bits",
+                hint="the default is 0, and the highest has the default route",
+            )
         if self.addressless and (self.address or self.ports):
             raise InvalidSpec("an endpoint without an address can have neither --ip nor -p")
 

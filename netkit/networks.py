@@ -36,9 +36,15 @@ BUILT_IN_IDS = tuple(net.id for net in BUILT_IN)
 def propose(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> NetworkRecord:
     drivers.load(spec.driver)
     if spec.driver in model.BUILT_IN:
-        raise Conflict(f"only one instance of '{spec.driver}' network is allowed")
+        raise Conflict(
+            f"only one instance of '{spec.driver}' network is allowed",
+            hint=f"use it by its name: netkit run --net {spec.driver}",
+        )
     if changes.store.by_name(NetworkRecord, spec.name):
-        raise Conflict(f"network with name {spec.name} already exists")
+        raise Conflict(
+            f"network with name {spec.name} already exists",
+            hint=f"choose another name, or remove it: netkit network rm {spec.name}",
+        )
     import ipam
 
     id = naming.new_id()

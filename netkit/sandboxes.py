@@ -22,7 +22,10 @@ def named(changes: Changes, name: str | None, files: NameFiles) -> SandboxRecord
     if name is not None:
         naming.validate_name("container", name)
         if changes.store.by_name(SandboxRecord, name):
-            raise Conflict(f'the container name "{name}" is already in use')
+            raise Conflict(
+                f'the container name "{name}" is already in use',
+                hint=f"choose another name, or remove it: netkit rm {name}",
+            )
     else:
         name = free_name(changes)
     return proposal(changes, "named", name, netns.named(name), files)

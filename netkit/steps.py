@@ -29,6 +29,7 @@ from netkit.dns import hosts
 from netkit.errors import Conflict, Drift, KernelRefused, NetkitError
 from netkit.firewall import Firewall, Guard, Isolate, Masquerade, Publish
 from netkit.kernel import Kernel
+from netkit.kernel.netlink import FORWARDED_GROUPS
 
 Thing = tuple[str, ...]
 
@@ -165,7 +166,8 @@ class Bridge(Step, frozen=True, kw_only=True):
         return f"ip link del {self.name}"
 
     def __str__(self) -> str:
-        return f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge"
+        groups = f"group_fwd_mask {FORWARDED_GROUPS:#x}"
+        return f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge {groups}"
 
 
 class Alias(Step, frozen=True, kw_only=True):
@@ -401,9 +403,13 @@ class Rules(Step, frozen=True, kw_only=True):
 
     def add(self, kernel: Kernel) -> None:
         kernel.firewall.add(self.rules)
-        for rule in self._published:
-            if rule.protocol == "udp":
-                kernel.forget_flows(rule)
+        try:
+            for rule in self._published:
+                if rule.protocol == "udp":
+                    kernel.forget_flows(rule)
+        except BaseException:
+            kernel.firewall.delete(self.rules)
+            raise
 
     def delete(self, kernel: Kernel) -> None:
         kernel.firewall.delete(self.rules)
@@ -585,8 +591,10 @@ def add(plan: Plan, kernel: Kernel) -> None:
             with _translated(step):
                 step.add(kernel)
         except BaseException as error:
+            # a step that was refused did nothing; one that was interrupted may have done it all
+            added = plan[:done] if isinstance(error, Exception) else plan[: done + 1]
             try:
-                delete(plan[:done], kernel)
+                delete(added, kernel)
             except ExceptionGroup as group:
                 for left in group.exceptions:
                     error.add_note(f"and could not be undone: {left}")

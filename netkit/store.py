@@ -46,6 +46,7 @@ CREATE TABLE record (
 CREATE UNIQUE INDEX record_name ON record (kind, name) WHERE name IS NOT NULL;
 CREATE UNIQUE INDEX record_ifname ON record (sandbox, ifname) WHERE ifname IS NOT NULL;
 CREATE INDEX record_network ON record (network) WHERE network IS NOT NULL;
+CREATE INDEX record_sandbox ON record (sandbox) WHERE sandbox IS NOT NULL;
 CREATE INDEX record_maker ON record (maker) WHERE maker IS NOT NULL;
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
@@ -73,7 +74,15 @@ class SqliteStore:
 
     def exists(self) -> bool:
         """Whether there is anything to read; asking does not create it."""
-        return self._open is not None or os.path.exists(self._path)
+        if self._open is not None:
+            return True
+        try:
+            os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:  # there may be records, which is not the same as none
+            raise _unusable(self.state_dir, error) from error
+        return True
 
     @property
     def _path(self) -> str:
@@ -204,6 +213,8 @@ class SqliteStore:
 
     def find(self, kind: type[R], text: str) -> R | None:
         """What a user means: a name, an id, or the beginning of an id that is nobody else's."""
+        if not text.isascii():  # nothing is called so, and SQLite refuses what is no UTF-8
+            return None
         found = self.by_name(kind, text) or self.by_id(kind, text)
         if found or not text or not self.exists() or text.strip("0123456789abcdef"):
             return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -45,12 +46,15 @@ def resolve(store: SqliteStore, text: str) -> SandboxRecord | Target:
     if colon and kind == "pid":
         return _known(store, _process(text, rest))
     if colon and kind == "netns":
-        if not rest.startswith("/"):
-            raise InvalidSpec(f"invalid target '{text}': netns: takes an absolute path")
-        return _known(store, Target("path", os.path.basename(rest), rest, netns.identity(rest)))
+        if not rest.startswith("/") or not rest.isprintable():
+            raise InvalidSpec(
+                f"invalid target {text!r:.80}: netns: takes an absolute path",
+                hint="such as netns:/proc/1234/ns/net",
+            )
+        return _known(store, Target("path", _name(rest), rest, netns.identity(rest)))
     if colon:
         raise InvalidSpec(
-            f"invalid target '{text}'",
+            f"invalid target {text!r:.80}",
             hint="a target is a container, pid:N, netns:/path, or a name `ip netns` knows",
         )
     naming.validate_name("target", text)
@@ -69,12 +73,21 @@ def resolve(store: SqliteStore, text: str) -> SandboxRecord | Target:
 
 def _process(text: str, number: str) -> Target:
     if not (number.isascii() and number.isdigit() and 0 < int(number[:10]) < 1 << 22):
-        raise InvalidSpec(f"invalid target '{text}': pid: takes the number of a process")
+        raise InvalidSpec(
+            f"invalid target {text!r:.80}: pid: takes the number of a process",
+            hint="such as pid:1234",
+        )
     pid = int(number)
     if not os.path.exists(f"/proc/{pid}"):
-        raise NotFound(f"no such process: {pid}")
+        raise NotFound(f"no such process: pid:{pid}", hint="`ps -e` lists them")
     path = f"/proc/{pid}/ns/net"
     return Target("process", f"pid-{pid}", path, netns.identity(path), pid)
+
+
+def _name(path: str) -> str:
+    """What a namespace at *path* is called: the file's name, as far as it may be one."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", os.path.basename(path)).lstrip("_.-")
+    return name[:100] or "netns"
 
 
 def _known(store: SqliteStore, target: Target) -> SandboxRecord | Target:

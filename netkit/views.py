@@ -49,7 +49,11 @@ def network(engine: Engine, net: NetworkRecord) -> View:
         usage = engine.usage(net)
         assert usage is not None
         # Docker counts what cannot be handed out as in use: network, broadcast, gateway, reserved
-        counts = {"IPsInUse": usage.in_use, "DynamicIPsAvailable": usage.available}
+        held = {net.gateway, *net.reserved.values()}
+        if net.subnet.prefixlen < 31:
+            held |= {net.subnet.network_address, net.subnet.broadcast_address}
+        in_use = usage.in_use + len(held)
+        counts = {"IPsInUse": in_use, "DynamicIPsAvailable": usage.available}
         status = {"IPAM": {"Subnets": {str(net.subnet): counts}}}
     members = {}
     for ep in engine.endpoints(network=net.id):

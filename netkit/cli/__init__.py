@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -75,6 +76,7 @@ def cli(ctx: click.Context, state_dir: str | None, run_dir: str | None, firewall
 def main(arguments: Sequence[str] | None = None) -> None:
     """The program `netkit`."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed()
     sys.exit(_run(list(arguments)))
 
 
@@ -87,13 +89,14 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.UsageError as error:
-        error.show()
+        from netkit.errors import printable
+
+        click.UsageError(printable(error.format_message()), error.ctx).show()
         return 125 if _verb(arguments) == "run" else 2
     except click.Abort:
         return 130
     except BrokenPipeError:
-        # whoever read our output has had enough of it; say nothing at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_output()  # whoever read our output has had enough of it
         return 141
     except NetkitError as error:
         from netkit.cli.common import complain
@@ -101,8 +104,30 @@ def _run(arguments: list[str]) -> int:
         complain(error)
         code: int = getattr(error, "exit_code", 125 if _verb(arguments) == "run" else 1)
         return code
+    except OSError as error:  # a full disk behind standard output, a file of ours somebody removed
+        from netkit.cli.common import complain
+
+        _forget_output()
+        complain(error)
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _open_closed() -> None:
+    """After `>&-` the next file opened would be standard output, and get what commands print."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115
+    # a locale without "…" or a name that is no text must not end in a traceback
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _forget_output() -> None:
+    """What is still in the buffer cannot be written: say nothing at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _verb(arguments: list[str]) -> str | None:

@@ -110,7 +110,7 @@ def pairs(what: str, given: Iterable[str]) -> dict[str, str]:
     for text in given:
         key, _, value = text.partition("=")
         if not key:
-            raise InvalidSpec(f"invalid {what} '{text}': no key", hint="write key=value")
+            raise InvalidSpec(f"invalid {what} {text!r:.80}: no key", hint="write key=value")
         found[key] = value
     return found
 

@@ -265,7 +265,15 @@ def logs_command(container: str, follow: bool) -> None:
 
 @click.command("stop")
 @click.argument("containers", nargs=-1, required=True)
-@click.option("-t", "--time", "timeout_s", default=10, show_default=True, help="Seconds to wait.")
+@click.option(
+    "-t",
+    "--time",
+    "timeout_s",
+    type=click.IntRange(0, 86_400),
+    default=10,
+    show_default=True,
+    help="Seconds to wait.",
+)
 def stop_command(containers: Sequence[str], timeout_s: int) -> int:
     """Stop running containers: SIGTERM, and SIGKILL for what does not listen."""
     from netkit.containers import stop

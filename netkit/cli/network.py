@@ -20,6 +20,7 @@ from netkit.cli.common import (
 from netkit.cli.endpoint import connect, disconnect
 
 _COLUMNS = {"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE"}
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
@@ -105,7 +106,7 @@ def ls(quiet: bool, no_trunc: bool, filters: Sequence[str], format_: str | None)
 
 @network_command.command()
 @click.argument("names", nargs=-1, required=True)
-@format_option
+@click.option("-f", "--format", "format_", metavar="FORMAT", help="json, or a template.")
 def inspect(names: Sequence[str], format_: str | None) -> None:
     """Show all there is to know of networks."""
     from netkit import views
@@ -143,7 +144,9 @@ def prune(force: bool, filters: Sequence[str]) -> None:
     engine = open_engine()
     if not force:
         click.echo("WARNING! This will remove all custom networks not used by any container.")
-        click.confirm("Are you sure you want to continue?", abort=True)
+        if not click.confirm("Are you sure you want to continue?"):
+            click.echo("Nothing was removed.", err=True)
+            raise click.exceptions.Exit(1)
     engine.gc()
     removed = []
     for net in engine.store.all(NetworkRecord):
@@ -168,7 +171,12 @@ def _filters(given: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]
         key, equals, value = text.partition("=")
         if not equals or key not in known:
             raise InvalidSpec(
-                f"invalid filter '{text}'", hint=f"filters are {', '.join(known)}: KEY=VALUE"
+                f"invalid filter {text!r:.80}", hint=f"filters are {', '.join(known)}: KEY=VALUE"
+            )
+        if key == "dangling" and value not in _TRUTH:
+            raise InvalidSpec(
+                f"invalid filter {text!r:.80}: neither true nor false",
+                hint="write dangling=true or dangling=false",
             )
         found.setdefault(key, []).append(value)
     return found
@@ -183,8 +191,7 @@ def _passes(row: Mapping[str, Any], wanted: Mapping[str, list[str]], endpoints: 
         "scope": lambda value: row["Scope"] == value,
         "type": lambda value: value == ("builtin" if row["CreatedAt"] == "" else "custom"),
         "dangling": lambda value: (
-            (value in ("true", "1"))
-            == (row["CreatedAt"] != "" and not endpoints(network=row["Id"]))
+            _TRUTH[value] == (row["CreatedAt"] != "" and not endpoints(network=row["Id"]))
         ),
         "label": lambda value: _has_label(row["Labels"], value),
     }
@@ -208,5 +215,5 @@ def _seconds(text: str) -> float:
 
     parts = re.findall(r"(\d+)([smh])", text)
     if not parts or "".join(n + unit for n, unit in parts) != text:
-        raise InvalidSpec(f"invalid duration '{text}'", hint="write 90s, 10m, 24h or 1h30m")
+        raise InvalidSpec(f"invalid duration {text!r:.80}", hint="write 90s, 10m, 24h or 1h30m")
     return float(sum(int(n) * {"s": 1, "m": 60, "h": 3600}[unit] for n, unit in parts))

@@ -44,6 +44,7 @@ def unshare_command(command: Sequence[str]) -> None:
     try:
         os.execvp(argv[0], argv)
     except OSError as error:
-        from netkit.errors import NotFound
+        from netkit.kernel.process import CommandNotExecutable, CommandNotFound
 
-        raise NotFound(f"cannot run {argv[0]}: {error.strerror}") from None
+        kind = CommandNotFound if isinstance(error, FileNotFoundError) else CommandNotExecutable
+        raise kind(f"cannot run {argv[0]}: {error.strerror}") from None

@@ -31,5 +31,5 @@ class Driver(Protocol):
 def load(name: str) -> Driver:
     """The driver called *name*."""
     if name not in NAMES:
-        raise InvalidSpec(f"unknown driver '{name}'", hint=f"drivers are {', '.join(NAMES)}")
+        raise InvalidSpec(f"unknown driver {name!r:.80}", hint=f"drivers are {', '.join(NAMES)}")
     return cast(Driver, import_module(f"netkit.drivers.{name}"))

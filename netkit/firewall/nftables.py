@@ -100,6 +100,12 @@ table bridge netkit {
 		iifname . ether saddr @unaddressed ether type { ip, arp } accept
 		drop
 	}
+
+	# slow protocols (LACP …) pass prerouting by, and the bridge would learn their sender's MAC
+	chain guard_local {
+		type filter hook input priority -300; policy accept;
+		iifname @ports ether daddr 01:80:c2:00:00:02 drop
+	}
 }
 """
 

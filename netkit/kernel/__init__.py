@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface
+from socket import AF_INET
 from typing import TYPE_CHECKING
 
 from netkit.kernel import netns, sockets, sysctl
@@ -70,7 +71,9 @@ class Kernel:
         if rule.host_address is not None:
             host = [rule.host_address]
         else:
-            host = [a.ip for _, a in self.netlink().addresses() if isinstance(a, IPv4Interface)]
+            # each endpoint's port has a link-local IPv6 address: those stay in the kernel
+            found = self.netlink().addresses(family=AF_INET)
+            host = [a.ip for _, a in found if isinstance(a, IPv4Interface)]
         conntrack.forget(rule.protocol, rule.host_port, last, host, rule.address)
 
     # -- ports of the host
@@ -108,9 +111,13 @@ class Kernel:
         fd = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
         )
-        with open(fd, "w") as file:
-            os.fchmod(fd, 0o644)  # whatever the umask: every user of the sandbox resolves names
-            file.write(content)
+        try:
+            with open(fd, "w") as file:
+                os.fchmod(fd, 0o644)  # whatever the umask: every user of the sandbox resolves names
+                file.write(content)
+        except BaseException:
+            os.unlink(path)  # a full disk, say: a file is written whole or not at all
+            raise
 
     def edit_file(self, path: str, edit: Callable[[str], str]) -> None:
         """Rewrite a file in place: it may be bind-mounted, and a rename would part the two."""

@@ -4,6 +4,10 @@ Shapes   ports in host order; a flow is the original and the reply tuple the ker
 Errors   OSError from the kernel; a flow that ended by itself meanwhile is success
 Source   include/uapi/linux/netfilter/nfnetlink_conntrack.h. The kernel filters the dump
          (CTA_FILTER, since 5.8), so the cost is a walk of its table, not a copy of it
+
+The socket stays open, one for each namespace: to close one after a rule was deleted waits for RCU,
+15 ms. It is one thread's own, and a forked child opens another, or they would read each other's
+answers.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ import errno
 import os
 import socket
 import struct
+import threading
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 
 _NETLINK_NETFILTER = 12
@@ -29,6 +35,7 @@ _BY_PROTO, _BY_DST_PORT = 1 << 3, 1 << 5
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 _NFGENMSG = struct.pack("BBH", socket.AF_INET, 0, 0)
 _TIMEOUT_S = 10
+_kept = threading.local()
 
 
 def forget(
@@ -39,9 +46,7 @@ def forget(
     Those to the same ports of other machines stay: a published 53/udp does not cut the host's DNS.
     """
     here = {address.packed for address in host}
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
-        sock.settimeout(_TIMEOUT_S)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    with _socket() as sock:
         # a dump is finished before anything is deleted: it would otherwise miss flows that move
         for flow, to, answered_by in list(_flows(sock, _PROTOCOLS[protocol], first, last)):
             if to not in here and answered_by != container.packed:
@@ -53,6 +58,31 @@ def forget(
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise
+
+
+def close() -> None:
+    """Close what this thread has open: an open socket keeps its namespace alive."""
+    for sock in vars(_kept).values():
+        sock.close()
+    vars(_kept).clear()
+
+
+@contextmanager
+def _socket() -> Iterator[socket.socket]:
+    """The socket of the caller's namespace; after an error, when answers may be left, it closes."""
+    found = os.stat("/proc/thread-self/ns/net")
+    here = f"{os.getpid()} {found.st_dev}:{found.st_ino}"
+    sock = vars(_kept).pop(here, None)
+    if sock is None:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        sock.settimeout(_TIMEOUT_S)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    try:
+        yield sock
+    except BaseException:
+        sock.close()
+        raise
+    vars(_kept)[here] = sock
 
 
 def _flows(

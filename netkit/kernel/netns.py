@@ -100,12 +100,17 @@ def identity(path: str) -> str:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise InvalidSpec(f"'{path}' is not a network namespace")
+            raise _no_netns(path)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise NotFound(f"no network namespace at '{path}'") from None
-    except (NotADirectoryError, PermissionError) as error:
-        raise InvalidSpec(f"cannot open network namespace '{path}': {error.strerror}") from None
+        raise NotFound(
+            f"no network namespace at {path!r}", hint="`ip netns list` and /proc show them"
+        ) from None
+    except OSError as error:
+        raise InvalidSpec(
+            f"cannot open network namespace {path!r}: {error.strerror}",
+            hint="give /proc/PID/ns/net, or a name that `ip netns list` shows",
+        ) from None
     try:
         import fcntl
 
@@ -114,14 +119,18 @@ def identity(path: str) -> str:
         except OSError:
             kind = 0
         if kind != mounts.CLONE_NEWNET:
-            raise InvalidSpec(
-                f"'{path}' is not a network namespace",
-                hint="give /proc/PID/ns/net, or a name that `ip netns list` shows",
-            )
+            raise _no_netns(path)
         found = os.fstat(fd)
         return f"{found.st_dev}:{found.st_ino}"
     finally:
         os.close(fd)
+
+
+def _no_netns(path: str) -> InvalidSpec:
+    return InvalidSpec(
+        f"{path!r} is not a network namespace",
+        hint="give /proc/PID/ns/net, or a name that `ip netns list` shows",
+    )
 
 
 def own() -> str:
