@@ -7,27 +7,35 @@
 
 Shapes   a place is the path of a namespace, None the host. A server answers each client with
          the address it sees it come from: that shows who was asked, and whether it was translated
-Units    seconds. No answer within `PATIENCE_S` is no answer
+Units    seconds. No answer within `PATIENCE_S` is no answer; where none is awaited, and a control
+         shows that there could be one, `BRIEF_S` is long enough
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from netkit.engine import Engine
 from netkit.firewall import libnftables
-from netkit.kernel import mounts, netns
+from netkit.kernel import conntrack, mounts, netns
+from netkit.model import EndpointRecord, PortSpec, Request
 
-PATIENCE_S = 1.0
+PATIENCE_S = 3.0
+BRIEF_S = 0.3
 _BOUND_S = 30.0
+_PROGRAM = (sys.executable, "-c", "from netkit.cli import main; main()")
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 T = TypeVar("T")
 _counter = 0
 
@@ -59,6 +67,7 @@ class Host:
         for engine in self._engines:
             engine.close()
         libnftables.forget()
+        conntrack.close()
         if os.path.isdir(netns.NAMED):
             for name in os.listdir(netns.NAMED):
                 netns.delete(name)
@@ -79,6 +88,8 @@ class Host:
         run(
             f"ip link add {name}0 type veth peer name eth0 netns {name}",
             f"ip addr add {ours} dev {name}0",
+            # no link-local address of its own: it would be tentative now and settled in a second
+            f"ip link set {name}0 addrgenmode none || true",
             f"ip link set {name}0 up",
             f"ip -n {name} link set lo up",
             f"ip -n {name} addr add {theirs} dev eth0",
@@ -145,10 +156,10 @@ class Host:
 
         return at(place, talk)
 
-    def ping(self, place: str | None, address: str) -> bool:
+    def ping(self, place: str | None, address: str, *, patience_s: float = PATIENCE_S) -> bool:
         """Whether one echo request is answered."""
         enter = [] if place is None else ["nsenter", f"--net={place}"]
-        command = [*enter, "ping", "-c1", f"-W{PATIENCE_S:.0f}", "-n", "-q", address]
+        command = [*enter, "ping", "-c1", f"-W{patience_s}", "-n", "-q", address]
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
 
@@ -168,21 +179,87 @@ def run(*lines: str, place: str | None = None, check: bool = True) -> str:
     return done.stdout
 
 
+def netkit(line: str, *, code: int = 0) -> str:
+    """Run the program `netkit` with the words of *line*; what it prints, or says when it fails."""
+    done = subprocess.run(
+        [*_PROGRAM, *shlex.split(line)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_BOUND_S,
+        env={**os.environ, "PYTHONPATH": f"{_ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )
+    if done.returncode != code:
+        raise AssertionError(f"netkit {line}: exit code {done.returncode}: {done.stderr.strip()}")
+    return done.stderr if code else done.stdout
+
+
+def join(engine: Engine, network: str, name: str, *ports: str, **wanted: Any) -> str:
+    """Connect a new namespace, with what a Request may want; its place, once frames pass."""
+    specs = tuple(spec for text in ports for spec in PortSpec.parse(text))
+    return ready(engine.connect(network, request=Request(ports=specs, **wanted), name=name))
+
+
+def ready(ep: EndpointRecord) -> str:
+    """The place of an endpoint, once frames pass: the kernel sees to that soon after connect."""
+    port = f"bridge link show dev {ep.host_ifname}"
+    assert until(lambda: "state forwarding" in run(port)), run(port)
+    assert ep.netns is not None
+    return ep.netns
+
+
+def until(holds: Callable[[], bool], bound_s: float = 10.0) -> bool:
+    """Wait for *holds*; whether it came true in time."""
+    end = time.monotonic() + bound_s
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def snapshot() -> dict[str, str]:
     """All of the host that netkit could change: links, addresses, routes, rules, sysctls, files."""
     files = []
-    for top in ("/etc/netns", netns.NAMED):
-        for directory, _, names in os.walk(top):
-            files += [directory, *(f"{directory}/{name}" for name in names)]
+    for top in ("/etc/netns", netns.NAMED, os.environ["NETKIT_RUN_DIR"]):
+        for directory, names, others in os.walk(top):
+            files += [f"{directory}/{name}/" for name in names]
+            files += [_content(f"{directory}/{name}") for name in others if name != "lock"]
     return {
-        "links": run("ip -o -d link | sed 's/^[0-9]*: //; s/ state [A-Z]*//'"),
-        "addresses": run("ip -o addr | sed 's/^[0-9]*: //'"),
-        "routes": run("ip route show table all; ip -6 route show table all; ip rule"),
+        **inside(None),
         "neighbours": run("ip neigh show nud permanent"),
         "firewall": run("nft list ruleset"),
-        "sysctls": _sysctls(),
-        "files": "\n".join(sorted(set(files) - {"/etc/netns", netns.NAMED})),
+        "files": "\n".join(sorted(files)),
     }
+
+
+def inside(place: str | None) -> dict[str, str]:
+    """Links, addresses, routes and sysctls of one namespace."""
+    return {
+        # without indexes, what counts by itself, and what a bridge has learnt from its ports
+        "links": run(
+            "ip -o -d link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ state [A-Z]+//; "
+            "s/[a-z_]*_timer *[0-9.]+ *//g; s/[gt]so_[a-z0-9_]+ *[0-9]+ *//g; "
+            "s/link-netns(id)? [^ ]+ *//; s/,?NO-CARRIER,?|,?LOWER_UP|,?M-DOWN//g'",
+            place=place,
+        ),
+        # link-local addresses of IPv6 come and settle when the kernel finds the time
+        "addresses": run("ip -o addr | sed '/ fe80:/d; s/^[0-9]*: //'", place=place),
+        "routes": run(
+            "{ ip route show table all; ip -6 route show table all; ip rule; } | "
+            "sed '/fe80:/d; /ff00:/d; s/ linkdown//'",
+            place=place,
+        ),
+        "sysctls": at(place, _sysctls),
+    }
+
+
+def _content(path: str) -> str:
+    """A file's path and text; of a namespace and the like, the path."""
+    if path.startswith(netns.NAMED):
+        return path
+    with open(path) as file:
+        return f"{path} {file.read()!r}"
 
 
 def _sysctls() -> str:

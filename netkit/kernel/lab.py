@@ -33,6 +33,8 @@ def enter(*, state_dir: str = "/run/netkit-state") -> None:
         _map("uid_map", f"0 {uid} 1")
         _map("gid_map", f"0 {gid} 1")
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+    if os.path.isdir("/run/netkit-etc"):  # one within another: overlays stack two high at most
+        mounts.umount("/etc", mounts.MNT_DETACH)
     mounts.mount("tmpfs", "/run", "tmpfs", 0)
     for name in ("netns", "netkit-etc", "netkit-etc/upper", "netkit-etc/work"):
         os.mkdir(f"/run/{name}", 0o755)
