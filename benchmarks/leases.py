@@ -1,13 +1,12 @@
 """How fast leases are: 8 processes on one file, and a full pool beside an empty one.
 
-Run it: python benchmarks/leases.py
+Run it: python -m benchmarks.leases
 Units   leases a second (each granted and committed); microseconds a lease
 Bounds  16 000 leases from 8 processes, 65 000 from one; some 15 s; a temporary directory on disk
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -16,8 +15,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, the checkout is not on the path
-
+from benchmarks.contest import Target, show, table
 from ipam import Owner, Pool, SqliteLeases
 
 POOL = Pool("10.88.0.0/16")
@@ -85,29 +83,32 @@ def give(leases: SqliteLeases, number: int) -> object:
     return leases.release(POOL, owner(0, number))
 
 
-def main() -> None:
+def measure() -> list[Target]:
     with tempfile.TemporaryDirectory() as folder:
         rates = [together(Path(folder, f"{i}.db")) for i in range(ROUNDS)]
-        print(f"{PROCESSES} processes, one file: {median(rates):,.0f} leases/s", end=" ")
-        print(f"({median(rates) / TARGET_PER_S:.2f} of the target, {TARGET_PER_S:,})", end=" ")
-        print("rounds: " + " ".join(f"{rate:,.0f}" for rate in sorted(rates)))
+        show(f"{PROCESSES} processes, one file", {"leases a second": rates}, "")
 
         figures: dict[str, list[float]] = {}
-        leases = SqliteLeases(Path(folder, "one.db"))
-        for state, base in (("empty", 0), (f"{FULL:,} leased", FULL)):
-            for number in range(len(leases.owners(POOL)), base):
-                take(leases, number)
-            for _ in range(ROUNDS):
+        empty, full = (SqliteLeases(Path(folder, name)) for name in ("empty.db", "full.db"))
+        for number in range(FULL):
+            take(full, number)
+        for _ in range(ROUNDS):
+            for state, leases, base in (("empty", empty, 0), (f"{FULL:,} leased", full, FULL)):
                 figures.setdefault(f"lease, {state}", []).append(timed(leases, take, base))
                 figures.setdefault(f"release, {state}", []).append(timed(leases, give, base))
-        leases.close()
-    for what, times in figures.items():
-        print(f"{what}: {median(times):.1f} us", end=" ")
-        print("rounds: " + " ".join(f"{time:.1f}" for time in sorted(times)))
+        empty.close()
+        full.close()
+    show("one process", figures, "us")
+    targets = [
+        Target(f"leases: a second, {PROCESSES} processes", median(rates), "", TARGET_PER_S, True)
+    ]
     for verb in ("lease", "release"):
         ratio = median(figures[f"{verb}, {FULL:,} leased"]) / median(figures[f"{verb}, empty"])
-        print(f"{verb}, full to empty: {ratio:.2f} (target {TARGET_RATIO})")
+        targets.append(
+            Target(f"leases: {verb} with {FULL:,} leased to with 0", ratio, " x", TARGET_RATIO)
+        )
+    return targets
 
 
 if __name__ == "__main__":
-    main()
+    print(table(measure()))

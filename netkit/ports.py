@@ -29,10 +29,12 @@ _SCHEMA = (
         protocol TEXT PRIMARY KEY, port INTEGER NOT NULL) WITHOUT ROWID""",
 )
 # Two lookups, neither of which grows with the number of claims: those that start inside, by the
-# primary key; and ranges that start below, of which there are few
+# primary key; and ranges that start below, of which there are few (left to itself, SQLite would go
+# through all claims below instead)
 _CLASH = """SELECT endpoint FROM claim WHERE protocol=?1 AND first BETWEEN ?2 AND ?3
         AND (address=?4 OR address='' OR ?4='')
-    UNION ALL SELECT endpoint FROM claim WHERE protocol=?1 AND last>first AND first<?2 AND last>=?2
+    UNION ALL SELECT endpoint FROM claim INDEXED BY claim_range
+        WHERE protocol=?1 AND last>first AND first<?2 AND last>=?2
         AND (address=?4 OR address='' OR ?4='')
     LIMIT 1"""
 

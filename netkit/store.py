@@ -15,6 +15,7 @@ A lock dies with its process, so does an intent's maker: neither needs cleaning 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -24,7 +25,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
@@ -93,7 +94,7 @@ class SqliteStore:
             private_directory(self.state_dir)
             try:
                 lock = os.open(f"{self._path}.lock", _LOCK_FLAGS, 0o600)
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                _create(self._path)
                 connection = sqlite3.connect(self._path, timeout=_WAIT_S, isolation_level=None)
             except (OSError, sqlite3.Error) as error:
                 raise _unusable(self.state_dir, error) from error
@@ -299,6 +300,16 @@ def _record(kind: type[R], row: tuple[str, str | None, str]) -> R:
     record = model.decode(row[2], kind)
     # `claim` writes the column only
     return record if record.maker == row[1] else msgspec.structs.replace(record, maker=row[1])
+
+
+def _create(path: str) -> None:
+    """Make the file, for its mode. One that is there is not opened: to close it again would drop
+    the locks that another connection of this process has on it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, _LOCK_FLAGS | os.O_EXCL, 0o600))
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
 def private_directory(path: str) -> None:

@@ -6,7 +6,6 @@ Errors   InvalidSpec, NotFound
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from typing import NamedTuple
@@ -36,8 +35,10 @@ class Target(NamedTuple):
 
 
 def sandbox_id(identity: str) -> str:
+    from hashlib import sha256  # lazily: 2 ms of OpenSSL that most commands need not pay
+
     with open("/proc/sys/kernel/random/boot_id") as file:
-        return hashlib.sha256(f"{file.read().strip()} {identity}".encode()).hexdigest()
+        return sha256(f"{file.read().strip()} {identity}".encode()).hexdigest()
 
 
 def resolve(store: SqliteStore, text: str) -> SandboxRecord | Target:

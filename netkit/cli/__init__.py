@@ -8,6 +8,8 @@ A command's module is imported when the command is: `--help` needs click and thi
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -77,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The program `netkit`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _open_closed()
+    # what is left at exit goes with the process: to search it for cycles first would take 6 ms
+    atexit.register(gc.freeze)
     sys.exit(_run(list(arguments)))
 
 
@@ -95,7 +99,7 @@ def _run(arguments: list[str]) -> int:
         return 125 if _verb(arguments) == "run" else 2
     except click.Abort:
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click makes the latter of the former
         _forget_output()  # whoever read our output has had enough of it
         return 141
     except NetkitError as error:

@@ -24,7 +24,10 @@ def open_engine() -> Engine:
     from netkit.kernel import privilege
 
     privilege.require()
-    return Engine(**click.get_current_context().find_root().obj)
+    root = click.get_current_context().find_root()
+    engine = Engine(**root.obj)
+    root.call_on_close(engine.close)
+    return engine
 
 
 def options(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:

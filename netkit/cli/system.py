@@ -44,7 +44,10 @@ def unshare_command(command: Sequence[str]) -> None:
     try:
         os.execvp(argv[0], argv)
     except OSError as error:
+        from shutil import which
+
         from netkit.kernel.process import CommandNotExecutable, CommandNotFound
 
-        kind = CommandNotFound if isinstance(error, FileNotFoundError) else CommandNotExecutable
-        raise kind(f"cannot run {argv[0]}: {error.strerror}") from None
+        if which(argv[0], os.F_OK) is None:  # EACCES may be that of some directory of PATH
+            raise CommandNotFound(f"cannot run {argv[0]}: command not found") from None
+        raise CommandNotExecutable(f"cannot run {argv[0]}: {error.strerror}") from None

@@ -94,6 +94,7 @@ table bridge netkit {
 	chain guard {
 		type filter hook prerouting priority -300; policy accept;
 		iifname != @ports accept
+		ether type { 8021q, 8021ad } drop
 		udp sport 67 drop
 		iifname . ether saddr . ip saddr @addresses accept
 		iifname . ether saddr . arp saddr ip @addresses jump arp_sender

@@ -63,18 +63,21 @@ class Kernel:
         self.forget(netns.named(name))
         netns.delete(name)
 
-    def forget_flows(self, rule: Publish) -> None:
-        """Drop what conntrack remembers of a published port."""
+    def forget_flows(self, *rules: Publish) -> None:
+        """Drop what conntrack remembers of published ports."""
         from netkit.kernel import conntrack
 
-        last = rule.host_port + rule.count - 1
-        if rule.host_address is not None:
-            host = [rule.host_address]
-        else:
-            # each endpoint's port has a link-local IPv6 address: those stay in the kernel
-            found = self.netlink().addresses(family=AF_INET)
-            host = [a.ip for _, a in found if isinstance(a, IPv4Interface)]
-        conntrack.forget(rule.protocol, rule.host_port, last, host, rule.address)
+        # each endpoint's port has a link-local IPv6 address: those stay in the kernel
+        found = self.netlink().addresses(family=AF_INET)
+        every = {address.ip for _, address in found if isinstance(address, IPv4Interface)}
+        published: dict[str, list[conntrack.Published]] = {}
+        for rule in rules:
+            host = every if rule.host_address is None else {rule.host_address}
+            last = rule.host_port + rule.count - 1
+            each = conntrack.Published(rule.host_port, last, host, rule.address)
+            published.setdefault(rule.protocol, []).append(each)
+        for protocol, ports in published.items():
+            conntrack.forget(protocol, ports)
 
     # -- ports of the host
 

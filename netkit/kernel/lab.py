@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from netkit.errors import KernelRefused
-from netkit.kernel import mounts
+from netkit.kernel import mounts, privilege
 
 STATE_DIR = "/var/lib/netkit"
 
@@ -25,7 +25,9 @@ def enter(*, state_dir: str = "/run/netkit-state") -> None:
     except OSError as error:
         raise KernelRefused(
             f"cannot make a sandbox: {error.strerror}",
-            hint="user namespaces are switched off here (sysctl user.max_user_namespaces, "
+            hint=privilege.WITHHELD
+            if uid == 0
+            else "user namespaces are switched off here (sysctl user.max_user_namespaces, "
             "kernel.unprivileged_userns_clone), so run it as root",
         ) from error
     if uid != 0:

@@ -10,16 +10,27 @@ import os
 from netkit.errors import KernelRefused
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
+WITHHELD = (
+    "the container or service it runs in withholds CAP_NET_ADMIN and CAP_SYS_ADMIN from root: "
+    "grant them, or run it outside"
+)
 
 
-def require() -> None:
-    """Raise KernelRefused unless namespaces and interfaces can be made here."""
+def held() -> bool:
+    """Whether namespaces and interfaces can be made here."""
     with open("/proc/self/status") as status:
         effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff"))
     wanted = 1 << _CAP_NET_ADMIN | 1 << _CAP_SYS_ADMIN
-    if effective & wanted == wanted:
+    return effective & wanted == wanted
+
+
+def require() -> None:
+    """Raise KernelRefused unless `held`."""
+    if held():
         return
-    if user_namespaces():
+    if os.geteuid() == 0:
+        hint = WITHHELD  # a user namespace of root's own needs capabilities as well
+    elif user_namespaces():
         hint = "run it as root, or try it without: netkit unshare"
     else:
         hint = "run it as root: user namespaces, the other way, are switched off on this machine"

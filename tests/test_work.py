@@ -1,0 +1,90 @@
+"""The work of a connect, counted, not timed: whatever the machine, it must not grow."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+import pytest
+
+from benchmarks import work
+from netkit.model import EndpointRecord, NetworkRecord, PortSpec, SandboxRecord
+from netkit.ports import Ports
+from netkit.store import SqliteStore
+from scenarios.lab import Host
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_connect_executes_no_program_and_sends_few_messages_however_many_are_connected() -> None:
+    alone = work.count(0)
+    assert alone.executed == 0
+    assert 5 <= alone.sends <= work.MOST_SENDS, "fewer than five means they were not seen"
+    assert work.count(20) == alone
+
+
+def test_finding_the_endpoints_of_one_sandbox_or_network_looks_at_no_other(host: Host) -> None:
+    store = SqliteStore(f"{host.base}/state", f"{host.base}/run")
+    connection = store.connection
+
+    def lookups() -> list[int]:
+        return [
+            _work(connection, lambda: store.all(EndpointRecord, sandbox="s0")),
+            _work(connection, lambda: store.any(EndpointRecord, sandbox="s0")),
+            _work(connection, lambda: store.all(EndpointRecord, network="n0")),
+            _work(connection, lambda: store.any(EndpointRecord, network="n0")),
+            _work(connection, lambda: store.find(SandboxRecord, "s0")),
+            _work(connection, lambda: store.find(NetworkRecord, "n")),
+            _work(connection, store.intents),
+        ]
+
+    def put(number: int) -> None:
+        store.put(
+            EndpointRecord(
+                id=f"{number:064x}", network=f"n{number}", sandbox=f"s{number}", ifname="eth0"
+            )
+        )
+
+    put(0)
+    alone = lookups()
+    for number in range(1, 300):
+        put(number)
+    assert lookups() == alone
+    store.close()
+
+
+def test_claiming_a_port_looks_at_no_other() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    ports = Ports(connection)
+    spec = PortSpec(IPv4Address("10.0.0.1"), 40_000, 40_000, 80)
+    alone = _work(connection, lambda: ports.holder(spec))
+    for port in range(10_000, 10_300):
+        ports.claim("other", PortSpec(None, port, port, 80), _FreeHost(), str)
+    assert _work(connection, lambda: ports.holder(spec)) == alone
+
+
+class _FreeHost:
+    """A host with no port in use."""
+
+    def probe_port(self, protocol: str, address: IPv4Address | None, port: int) -> None: ...
+    def port_holder(self, protocol: str, port: int) -> str | None:
+        return None
+
+    def local_ports(self) -> tuple[range, set[int]]:
+        return range(0), set()
+
+
+def _work(connection: sqlite3.Connection, call: Callable[[], object]) -> int:
+    """How much SQLite's machine executes, in tens: a tree may have grown by a level."""
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+
+    call()  # what is prepared or made on first use is there now
+    connection.set_progress_handler(count, 10)
+    call()
+    connection.set_progress_handler(None, 0)
+    return done
