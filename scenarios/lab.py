@@ -181,17 +181,24 @@ def run(*lines: str, place: str | None = None, check: bool = True) -> str:
 
 def netkit(line: str, *, code: int = 0) -> str:
     """Run the program `netkit` with the words of *line*; what it prints, or says when it fails."""
+    command, env = program(line)
     done = subprocess.run(
-        [*_PROGRAM, *shlex.split(line)],
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=_BOUND_S,
-        env={**os.environ, "PYTHONPATH": f"{_ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+        env=env,
     )
     if done.returncode != code:
         raise AssertionError(f"netkit {line}: exit code {done.returncode}: {done.stderr.strip()}")
     return done.stderr if code else done.stdout
+
+
+def program(line: str) -> tuple[list[str], dict[str, str]]:
+    """`netkit LINE` as a command, for this interpreter, and its environment."""
+    path = f"{_ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    return [*_PROGRAM, *shlex.split(line)], {**os.environ, "PYTHONPATH": path}
 
 
 def join(engine: Engine, network: str, name: str, *ports: str, **wanted: Any) -> str:
@@ -238,7 +245,7 @@ def inside(place: str | None) -> dict[str, str]:
     return {
         # without indexes, what counts by itself, and what a bridge has learnt from its ports
         "links": run(
-            "ip -o -d link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ state [A-Z]+//; "
+            "ip -o -d link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ state [A-Za-z]+//g; "
             "s/[a-z_]*_timer *[0-9.]+ *//g; s/[gt]so_[a-z0-9_]+ *[0-9]+ *//g; "
             "s/link-netns(id)? [^ ]+ *//; s/,?NO-CARRIER,?|,?LOWER_UP|,?M-DOWN//g'",
             place=place,
