@@ -143,7 +143,10 @@ class SqliteLeases:
             # Writers queue at the kernel's lock and find SQLite's free: 2-5 times faster than its
             # own busy polling, and fairer
             self._flock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # for its mode; one that is there is not opened: to close it again would drop the locks
+            # that another connection of this process has on it
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
             with self._locked():
                 self._db.execute("PRAGMA journal_mode = WAL")

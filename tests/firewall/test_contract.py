@@ -1,0 +1,314 @@
+"""What every firewall back end does: nftables by its library, by its program, and the twin."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from netkit import networks
+from netkit.errors import KernelRefused
+from netkit.firewall import Firewall, Guard, Isolate, Masquerade, Publish, Rule, libnftables
+from netkit.firewall.nftables import Nftables
+from netkit.firewall.none import NoFirewall
+from netkit.model import NetworkSpec
+from scenarios.lab import Host, run, snapshot
+from tests.fakes import FakeFirewall, refused
+
+WEB, DB = IPv4Address("10.88.0.2"), IPv4Address("10.88.0.3")
+HERE = IPv4Address("127.0.0.1")
+NET = IPv4Network("10.88.0.0/24")
+RULES: dict[str, Rule] = {
+    "isolate": Isolate("br0", NET),
+    "internal": Isolate("br1", IPv4Network("10.89.0.0/24"), True),
+    "masquerade": Masquerade("br0"),
+    "guard": Guard("veth1", "02:42:0a:58:00:02", (WEB,)),
+    "guard without an address": Guard("veth2", "02:42:0a:58:00:03", ()),
+    "publish": Publish(None, 8080, WEB, 80, "tcp"),
+    "publish on one address": Publish(HERE, 8081, WEB, 80, "udp"),
+    "publish a range": Publish(None, 9000, WEB, 9000, "tcp", 100),
+    "publish a range elsewhere": Publish(HERE, 7000, WEB, 80, "tcp", 3),
+}
+# what wants the same key as one above, for another end
+CLASHES: dict[str, Rule] = {
+    "publish": Publish(None, 8080, DB, 80, "tcp"),
+    "publish on one address": Publish(HERE, 8081, WEB, 81, "udp"),
+    "publish a range": Publish(None, 9099, DB, 9099, "tcp", 2),
+    "publish a range elsewhere": Publish(HERE, 7002, DB, 82, "tcp"),
+}
+
+
+@pytest.fixture(params=["fake", "library", "program"])
+def firewall(
+    request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Firewall]:
+    """An open back end, which holds no rule yet."""
+    if request.param == "program":
+        without_library(monkeypatch)
+    made = FakeFirewall() if request.param == "fake" else Nftables()
+    made.open()
+    yield made
+    libnftables.forget()
+
+
+def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    libnftables.forget()
+    monkeypatch.setattr(libnftables, "_library", lambda: None)
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_rule_is_there_until_it_is_deleted(firewall: Firewall, kind: str) -> None:
+    rule = RULES[kind]
+    assert firewall.check([rule])
+    firewall.add([rule])
+    assert firewall.check([rule]) == []
+    firewall.delete([rule])
+    assert firewall.check([rule])
+
+
+def test_check_names_the_rule_that_is_missing_and_no_other(firewall: Firewall) -> None:
+    firewall.add([RULES["publish"], RULES["masquerade"]])
+    firewall.delete([RULES["publish"]])
+    missing = firewall.check([RULES["masquerade"], RULES["publish"]])
+    assert missing == firewall.lines([RULES["publish"]])
+
+
+def test_all_rules_together_come_and_go_in_one_call(firewall: Firewall) -> None:
+    rules = list(RULES.values())
+    firewall.add(rules)
+    assert firewall.check(rules) == []
+    firewall.delete(rules)
+    assert all(firewall.check([rule]) for rule in rules)
+
+
+def test_nothing_to_do_is_nothing_done(firewall: Firewall) -> None:
+    firewall.add([])
+    firewall.delete([])
+    assert firewall.check([]) == []
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_adding_twice_is_adding_once(firewall: Firewall, kind: str) -> None:
+    firewall.add([RULES[kind]])
+    firewall.add([RULES[kind]])
+    firewall.delete([RULES[kind]])
+    assert firewall.check([RULES[kind]])
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_deleting_what_is_gone_is_success(firewall: Firewall, kind: str) -> None:
+    firewall.delete([RULES[kind]])
+    firewall.add([RULES[kind]])
+    firewall.delete([RULES[kind]])
+    firewall.delete([RULES[kind]])
+
+
+def test_deleting_goes_on_past_what_is_gone(firewall: Firewall) -> None:
+    rules = [RULES["guard"], RULES["publish"], RULES["masquerade"]]
+    firewall.add(rules)
+    firewall.delete([RULES["publish"]])
+    firewall.delete(rules)
+    assert all(firewall.check([rule]) for rule in rules)
+
+
+@pytest.mark.parametrize("kind", CLASHES)
+def test_one_bad_rule_leaves_nothing_of_the_good_ones(firewall: Firewall, kind: str) -> None:
+    held, good = RULES[kind], RULES["isolate"]
+    firewall.add([held])
+    with refused(errno.EEXIST):
+        firewall.add([good, CLASHES[kind]])
+    assert firewall.check([held]) == []
+    assert firewall.check([good])
+
+
+def test_deleting_one_rule_leaves_its_likes(firewall: Firewall) -> None:
+    rules = [Publish(None, port, WEB, 80, "tcp") for port in range(8000, 8010)]
+    firewall.add(rules)
+    firewall.delete(rules[3:7])
+    assert firewall.check([*rules[:3], *rules[7:]]) == []
+    assert len(firewall.check(rules)) == 4
+
+
+def test_without_tables_nothing_can_be_added_and_all_can_be_deleted(firewall: Firewall) -> None:
+    firewall.add([RULES["publish"]])
+    assert firewall.is_open()
+    firewall.close()
+    assert not firewall.is_open()
+    with refused(errno.ENOENT):
+        firewall.add([RULES["publish"]])
+    firewall.delete([RULES["publish"]])
+    assert firewall.check([RULES["publish"]])
+    firewall.close()
+
+
+def test_open_begins_empty(firewall: Firewall) -> None:
+    firewall.add(list(RULES.values()))
+    firewall.open()
+    assert firewall.is_open()
+    assert all(firewall.check([rule]) for rule in RULES.values())
+
+
+# -- nftables alone
+
+
+@pytest.fixture(params=["library", "program"])
+def nftables(
+    request: pytest.FixtureRequest, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Nftables]:
+    if request.param == "program":
+        without_library(monkeypatch)
+    yield Nftables()
+    libnftables.forget()
+
+
+def test_close_takes_away_all_that_open_made_and_nothing_else(nftables: Nftables) -> None:
+    run("nft 'table inet other { chain c { counter; }; }'")
+    before = run("nft list ruleset")
+    nftables.open()
+    nftables.add(list(RULES.values()))
+    nftables.close()
+    assert run("nft list ruleset") == before
+
+
+def test_the_operators_own_chain_is_kept_on_close_and_found_again(nftables: Nftables) -> None:
+    nftables.open()
+    nftables.add(list(RULES.values()))
+    run("nft add rule ip netkit admin ip saddr 192.0.2.1 drop")
+    nftables.close()
+    kept = run("nft list ruleset")
+    assert " ".join(kept.split()) == "table ip netkit { chain admin { ip saddr 192.0.2.1 drop } }"
+    assert not nftables.is_open()
+    nftables.open()
+    assert nftables.is_open()
+    assert "192.0.2.1" in run("nft list chain ip netkit admin")
+    nftables.add([RULES["publish"]])
+    run("nft flush chain ip netkit admin")
+    nftables.close()
+    assert run("nft list ruleset") == ""
+
+
+def test_the_script_is_what_an_operator_can_run(nftables: Nftables) -> None:
+    nftables.open()
+    ours = run("nft list ruleset")
+    nftables.close()
+    run(f"nft -f - <<'END'\n{nftables.script()}END")
+    assert run("nft list ruleset") == ours
+    assert nftables.is_open()
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_the_lines_are_what_an_operator_can_run(nftables: Nftables, kind: str) -> None:
+    nftables.open()
+    empty = run("nft list ruleset")
+    nftables.add([RULES[kind]])
+    ours = run("nft list ruleset")
+    nftables.delete([RULES[kind]])
+    assert run("nft list ruleset") == empty != ours
+    script(nftables.lines([RULES[kind]]))
+    assert run("nft list ruleset") == ours
+    script(nftables.lines([RULES[kind]], "delete"))
+    assert run("nft list ruleset") == empty
+
+
+def script(lines: object) -> None:
+    assert isinstance(lines, list)
+    run("nft -f - <<'END'\n" + "\n".join(lines) + "\nEND")
+
+
+def test_a_refusal_says_what_nft_says(nftables: Nftables) -> None:
+    with pytest.raises(libnftables.NftError, match="No such file or directory"):
+        nftables.add([RULES["publish"]])
+    with pytest.raises(libnftables.NftError, match="syntax error"):
+        libnftables.run("add nonsense")
+
+
+# -- nft that fails, hangs or is not there
+
+
+def fake_nft(host: Host, monkeypatch: pytest.MonkeyPatch, script: str | None) -> None:
+    """No library, and for the program *script*; None: none."""
+    without_library(monkeypatch)
+    path = f"{host.base}/nft"
+    if script is not None:
+        with open(path, "w") as file:
+            file.write(f"#!/bin/sh\n{script}\n")
+        os.chmod(path, 0o755)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None if script is None else path)
+
+
+FAULTS = {
+    "failing": ("echo 'Error: Could not process rule: Operation not supported' >&2; exit 1",
+                "Operation not supported"),
+    "dumb": ("exit 3", "did not say why"),
+    "killed": ("kill -9 $$", "did not say why"),
+    "hanging": ("exec sleep 60", "did not answer in"),
+    "missing": (None, "neither libnftables nor the nft program is installed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_network_is_refused_in_time_and_whole_when_nft_is(
+    host: Host, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    code, sentence = FAULTS[fault]
+    before = snapshot()
+    engine = host.engine()
+    assert libnftables._PROGRAM_TIMEOUT_S <= 10
+    with monkeypatch.context() as patch:
+        patch.setattr(libnftables, "_PROGRAM_TIMEOUT_S", 0.2)
+        fake_nft(host, patch, code)
+        begin = time.monotonic()
+        with pytest.raises(KernelRefused, match=sentence) as caught:
+            engine.create_network(NetworkSpec("web"))
+        assert time.monotonic() - begin < 2
+        if fault == "missing":
+            assert "apt-get install" in (caught.value.hint or "")
+            assert "libnftables1" in (caught.value.hint or "")
+    libnftables.forget()
+    assert snapshot() == before
+    assert engine.networks() == [*networks.BUILT_IN]
+    engine.create_network(NetworkSpec("web"))
+    engine.delete_network("web")
+    assert snapshot() == before
+
+
+def test_an_nft_that_dies_in_the_middle_of_connect_leaves_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes until the container's own rules come, and says nothing of sense then."""
+    engine = host.engine()
+    engine.create_network(NetworkSpec("web"))
+    before = snapshot()
+    real: Callable[[str], str] = libnftables.run
+
+    def dying(script: str) -> str:
+        if "add element bridge netkit ports" in script:
+            raise libnftables.NftError(errno.EINVAL, "nft failed and did not say why")
+        return real(script)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(libnftables, "run", dying)
+        with pytest.raises(KernelRefused, match="nft failed and did not say why"):
+            engine.connect("web", name="c1")
+    assert snapshot() == before
+    engine.connect("web", name="c1")
+
+
+# -- none
+
+
+def test_no_firewall_accepts_everything_and_writes_nothing(host: Host) -> None:
+    firewall: Firewall = NoFirewall()
+    firewall.open()
+    firewall.add(list(RULES.values()))
+    assert firewall.is_open()
+    assert firewall.check(list(RULES.values())) == ()
+    firewall.delete(list(RULES.values()))
+    firewall.close()
+    assert (firewall.script(), firewall.lines(list(RULES.values()))) == ("", ())
+    assert run("nft list ruleset") == ""

@@ -1,0 +1,371 @@
+"""kill -9 anywhere: whatever netkit is called for next leaves what was, or what was to be.
+
+Each operation is run once to write down the points it passes (`steps.point`), then once for every
+point with a process of its own, which dies there. A point "before" a step is the same state as the
+one "after" the step before it, so only those that follow something else are tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import IPv4Network
+from typing import NamedTuple, Protocol
+
+import msgspec
+import pytest
+
+from netkit import containers, naming, steps
+from netkit.containers import RunSpec
+from netkit.engine import Engine
+from netkit.errors import NetkitError, NotFound
+from netkit.firewall import libnftables
+from netkit.kernel import conntrack, netns, process
+from netkit.model import NameFiles, NetworkSpec, PortSpec, Request
+from scenarios.lab import Host, inside, netkit, snapshot, until
+
+WEB = NetworkSpec("web", subnet=IPv4Network("172.25.0.0/24"))
+OTHER = NetworkSpec("an-earlier-name", subnet=IPv4Network("172.26.0.0/24"))
+PORTS = Request(ports=(*PortSpec.parse("8080:80"), *PortSpec.parse("9000-9009:9000-9009/udp")))
+FILES = NameFiles(hostname="web1", extra_hosts=("db:172.25.0.9",))
+SLEEP = RunSpec(command=("sleep", "60"), name="c1", networks=("web",), files=FILES)
+BRIEF = RunSpec(command=("true",), name="c1", networks=("web",), auto_remove=True)
+_BOUND_S = 20
+
+
+class Verb(Protocol):
+    """A function: its name tells whose ids are whose."""
+
+    __qualname__: str
+
+    def __call__(self, engine: Engine, /) -> object: ...
+
+
+class Operation(NamedTuple):
+    before: tuple[Verb, ...]  # what makes the world it is done in, beside a bystander on `web`
+    do: Verb
+    undo: tuple[Verb, ...]  # what takes back what `do` did
+    alone: bool = False  # without networks and bystander
+    finish: Verb | None = None  # where it cannot have failed to happen, what completes it
+
+
+def connect(engine: Engine) -> object:
+    return engine.connect("web", None, PORTS, FILES, name="c1")
+
+
+def connect_second(engine: Engine) -> object:
+    return engine.connect("an-earlier-name", "c1")
+
+
+def disconnect(engine: Engine) -> None:
+    engine.disconnect("web", "c1")
+
+
+def disconnect_second(engine: Engine) -> None:
+    engine.disconnect("an-earlier-name", "c1")
+
+
+def create(engine: Engine) -> object:
+    return engine.create_network(WEB)
+
+
+def create_third(engine: Engine) -> object:
+    return engine.create_network(NetworkSpec("third", subnet=IPv4Network("172.27.0.0/24")))
+
+
+def create_other(engine: Engine) -> object:
+    return engine.create_network(OTHER)
+
+
+def connect_bystander(engine: Engine) -> object:
+    return engine.connect("web", name="bystander")
+
+
+def delete(engine: Engine) -> None:
+    engine.delete_network("web")
+
+
+def delete_third(engine: Engine) -> None:
+    engine.delete_network("third")
+
+
+def run(engine: Engine) -> None:
+    engine.close()
+    containers.run_detached(Engine, SLEEP)
+
+
+def run_brief(engine: Engine) -> None:
+    containers.run(engine, BRIEF)
+
+
+def remove(engine: Engine) -> None:
+    containers.remove(engine, "c1", force=True)
+
+
+OPERATIONS = {
+    "create the first network": Operation((), create, (delete,), alone=True),
+    "create another network": Operation((), create_third, (delete_third,)),
+    "connect": Operation((), connect, (disconnect,)),
+    "connect to a second network, which gets the default route": Operation(
+        (connect,), connect_second, (disconnect_second,)
+    ),
+    "disconnect": Operation((connect,), disconnect, (connect,)),
+    "disconnect from the network with the default route": Operation(
+        (connect, connect_second), disconnect_second, (connect_second,)
+    ),
+    "delete a network": Operation((create_third,), delete_third, (create_third,)),
+    "delete the last network": Operation((create,), delete, (create,), alone=True),
+    "run -d": Operation((), run, (remove,)),
+    "run --rm": Operation((), run_brief, ()),
+    # the command is dead before the first point, and its supervisor tidies up after it
+    "rm -f": Operation((run,), remove, (run,), finish=remove),
+}
+
+
+@pytest.fixture(autouse=True)
+def ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same operation gets the same ids each time: so there is one state it leads to."""
+    numbers: dict[str, int] = {}
+
+    def new_id() -> str:
+        stem = _stem
+        numbers[stem] = numbers.get(stem, 0) + 1
+        return f"{naming._digest(stem).hex()[:8]}a{numbers[stem]:03x}".ljust(64, "e")
+
+    monkeypatch.setattr(naming, "new_id", new_id)
+    monkeypatch.setattr(sys.modules[__name__], "_numbers", numbers)
+
+
+_stem = ""
+_numbers: dict[str, int] = {}
+
+
+def call(verb: Verb) -> None:
+    """Do it as a process of its own would: with an engine, and ids, of its own."""
+    global _stem
+    _stem = verb.__qualname__
+    _numbers.pop(_stem, None)
+    engine = Engine()
+    try:
+        verb(engine)
+    finally:
+        engine.close()
+
+
+def passed(verb: Verb, die_at: int | None = None) -> list[str]:
+    """The points *verb* passes in a process of its own, which dies at number *die_at*."""
+    path = f"{os.path.dirname(os.environ['NETKIT_STATE_DIR'])}/points"
+    open(path, "w").close()
+    if (pid := os.fork()) == 0:
+        code = 1
+        try:
+            # what the parent has open is the parent's
+            libnftables.forget()
+            conntrack.close()
+            numbers = itertools.count()
+
+            def point(name: str) -> None:
+                with open(path, "a") as file:  # anew: a detached supervisor closes what it inherits
+                    file.write(f"{os.getpid()} {name}\n")
+                if next(numbers) == die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            steps.point = point
+            call(verb)
+            code = 0
+        except NetkitError:  # a supervisor died, and its caller lives to tell
+            code = int(die_at is None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    with open(path) as file:
+        lines = [line.rstrip("\n").partition(" ") for line in file]
+    if die_at is not None:  # a supervisor is nobody's child: its pipe is closed before it is dead
+        assert until(lambda: not any(_lives(who) for who, _, _ in lines))
+    return [name for _, _, name in lines]
+
+
+def _lives(pid: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def world(host: Host, request: pytest.FixtureRequest) -> Iterator[Operation]:
+    operation = OPERATIONS[request.param]
+    if not operation.alone:
+        call(create)
+        call(create_other)
+        call(connect_bystander)
+    for verb in operation.before:
+        call(verb)
+    yield operation
+    end_all(host)
+
+
+def end_all(host: Host) -> None:
+    """No process of a container outlives its test."""
+    for sandbox in host.engine().sandboxes():
+        if sandbox.pid:
+            process.kill(sandbox.pid, sandbox.start_time, signal.SIGKILL, _BOUND_S)
+
+
+def state() -> dict[str, str]:
+    """The host inside and out, and what is on record, but for times and processes."""
+    engine = Engine()
+    try:
+        db = engine.store.connection
+        bodies = [msgspec.json.decode(row[0]) for row in db.execute("SELECT body FROM record")]
+        found: dict[str, str] = dict(snapshot())
+        found["records"] = "\n".join(
+            sorted(
+                f"{b.get('name') or b['id']} maker={b['maker']} default={b.get('default_route')} "
+                + " ".join(sorted(map(repr, steps.decode(b["steps"]))))
+                for b in bodies
+            )
+        )
+        for table in ("lease", "claim"):
+            known = db.execute("SELECT 1 FROM sqlite_master WHERE name=?", (table,)).fetchall()
+            rows = db.execute(f"SELECT * FROM {table}") if known else ()
+            found[table] = "\n".join(sorted(map(repr, rows)))
+    finally:
+        engine.close()
+    for name in sorted(os.listdir(netns.NAMED)) if os.path.isdir(netns.NAMED) else ():
+        found |= {f"{name} {what}": t for what, t in inside(netns.named(name)).items()}
+    return found
+
+
+def different(points: list[str]) -> list[int]:
+    """The points whose state is not that of the point before."""
+    return [n for n, name in enumerate(points) if not n or not name.endswith("before")]
+
+
+@pytest.mark.parametrize("world", OPERATIONS, indirect=True)
+def test_killed_at_any_point_it_has_happened_or_it_has_not(host: Host, world: Operation) -> None:
+    before = state()
+    points = passed(world.do)
+    after = state()
+    again(world)
+    assert_same("undone", state(), before)
+    tried = [n for n, name in enumerate(points) if not n or not name.endswith("before")]
+    assert len(tried) > 3
+    for number in tried:
+        where = f"killed at {number}, {points[number]}"
+        died = passed(world.do, number)
+        if world.finish is None:  # else what there is left to do depends on who is quicker
+            assert died[: number + 1] == points[: number + 1]
+        call(Engine.networks)
+        now = state()
+        if world.finish is not None and now != after:
+            with suppress(NotFound):
+                call(world.finish)
+            assert until(lambda: state() == after), where
+        elif now != after:
+            assert_same(where, now, before)
+            call(world.do)
+        if not world.alone:
+            assert host.ping(None, "172.25.0.2"), where
+        again(world)  # what this leaves, the next round finds
+    assert_same("at the end", state(), before)
+
+
+# -- from outside: strace kills the program on its way into a system call that changes something
+
+SYSTEM_CALLS = "sendto,sendmsg,pwrite64,ftruncate,write,mount,umount2,unlink,mkdir,rmdir"
+# (what is done before, the line that is killed, what takes it back, how many places are tried)
+LINES = {
+    "connect": ((), "connect --net web --name c1 -h web1 -p 8080:80", "disconnect --net web c1", 9),
+    "disconnect": (
+        ("connect --net web --name c1 -p 8080:80",),
+        "disconnect --net web c1",
+        "connect --net web --name c1 -p 8080:80",
+        6,
+    ),
+}
+
+
+def strace(line: str, *options: str) -> int:
+    """Run `netkit LINE` under strace; its exit code."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    code = f"from netkit.cli import main; main({shlex.split(line)!r})"
+    command = ["strace", "-f", "-qq", "--seccomp-bpf", *options, sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=_BOUND_S
+    )
+    if "Operation not permitted" in done.stderr and "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    return done.returncode
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_killed_at_any_system_call_it_has_happened_or_it_has_not(host: Host, name: str) -> None:
+    before_lines, line, undo, places = LINES[name]
+    call(create)
+    for first in before_lines:
+        netkit(first)
+    log = f"{host.base}/strace"
+    assert strace(line, f"--trace={SYSTEM_CALLS}", f"--output={log}") == 0
+    with open(log) as file:
+        calls = re.findall(r"^(\d*) *(\w+)\(", file.read(), re.MULTILINE)
+    netkit(undo)
+    before = outline()
+    main = [what for pid, what in calls if pid == calls[0][0]]
+    assert len(main) > 20
+    # strace counts each system call by itself
+    numbered = [(what, main[:n].count(what) + 1) for n, what in enumerate(main)]
+    killed = 0
+    for n in range(places):
+        what, number = numbered[len(main) * n // places]
+        code = strace(line, f"--inject={what}:signal=KILL:when={number}", f"--output={log}")
+        killed += code not in (0, 1)
+        call(Engine.networks)
+        assert host.engine().check() == []
+        if outline() == before:
+            netkit(line)
+        netkit(undo)
+        assert outline() == before, f"killed at {what} number {number}"
+    assert killed > places / 2
+
+
+def outline() -> dict[str, str]:
+    """What a state is, random ids aside."""
+    found = state()
+    links = sorted(line.split(" ")[0] for line in found["links"].splitlines())
+    return {
+        "links": " ".join(re.sub(r"[0-9a-f]{7,12}", "ID", link) for link in links),
+        "records": re.sub(r"\S* (maker=\S*) .*", r"\1", found["records"]),
+        **{what: str(found[what].count("\n")) for what in ("firewall", "files", "lease", "claim")},
+    }
+
+
+def again(world: Operation) -> None:
+    for verb in world.undo:
+        call(verb)
+
+
+def assert_same(where: str, now: dict[str, str], wanted: dict[str, str]) -> None:
+    """Fail with what differs, line by line."""
+    lines = []
+    for key in sorted(now.keys() | wanted.keys()):
+        have, want = (set(side.get(key, "").splitlines()) for side in (now, wanted))
+        lines += [f"{key}: + {line}" for line in sorted(have - want)[:10]]
+        lines += [f"{key}: - {line}" for line in sorted(want - have)[:10]]
+    if lines:
+        pytest.fail("\n".join([where, *lines]), pytrace=False)

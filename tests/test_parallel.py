@@ -1,0 +1,157 @@
+"""Many processes at once: no error, no address given twice, nothing left over."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import IPv4Network
+
+import pytest
+
+from netkit.engine import Engine
+from netkit.errors import Conflict, NotFound
+from netkit.firewall import libnftables
+from netkit.kernel import conntrack
+from netkit.model import NetworkSpec, PortSpec, Request
+from scenarios.lab import Host, netkit, run, snapshot
+from tests.test_transactions import tables
+
+WEB = NetworkSpec("web", subnet=IPv4Network("172.25.0.0/24"))
+EPHEMERAL = Request(ports=PortSpec.parse("80"))
+
+
+def at_once(count: int, work: Callable[[Engine, int], None]) -> list[str]:
+    """*work* in *count* processes that begin together; what went wrong in any."""
+    start, go = os.pipe()
+    wrong, report = os.pipe()
+    children = []
+    for number in range(count):
+        if (pid := os.fork()) == 0:
+            try:
+                os.close(go)
+                libnftables.forget()
+                conntrack.close()
+                os.read(start, 1)  # ends when the parent closes its end
+                engine = Engine()
+                work(engine, number)
+                engine.close()
+            except BaseException:
+                os.write(report, traceback.format_exc().encode()[-4000:] + b"\0")
+            finally:
+                os._exit(0)
+        children.append(pid)
+    for fd in (start, go, report):
+        os.close(fd)
+    with open(wrong) as file:
+        said = file.read()
+    for pid in children:
+        assert os.waitpid(pid, 0)[1] == 0
+    return [text for text in said.split("\0") if text]
+
+
+@pytest.fixture
+def engine(host: Host) -> Engine:
+    """An engine that is closed: connections do not survive a fork."""
+    made = host.engine()
+    made.create_network(WEB)
+    made.close()
+    return made
+
+
+def test_forty_processes_connect_at_once_and_each_gets_an_address_of_its_own(
+    engine: Engine,
+) -> None:
+    before = snapshot(), tables(engine)
+    engine.close()
+
+    def connect(engine: Engine, number: int) -> None:
+        engine.connect("web", None, EPHEMERAL, name=f"c{number}")
+
+    assert at_once(40, connect) == []
+    endpoints = engine.endpoints()
+    assert len({ep.address for ep in endpoints}) == 40
+    assert len({ep.ports[0].host_port for ep in endpoints}) == 40
+    assert len({ep.host_ifname for ep in endpoints}) == 40
+    assert engine.check() == []
+    engine.close()
+
+    def disconnect(engine: Engine, number: int) -> None:
+        engine.disconnect("web", f"c{number}")
+
+    assert at_once(40, disconnect) == []
+    assert (snapshot(), tables(engine)) == before
+
+
+def test_connecting_and_disconnecting_at_once_leaves_nothing(engine: Engine) -> None:
+    before = snapshot(), tables(engine)
+    engine.close()
+
+    def mix(engine: Engine, number: int) -> None:
+        for turn in range(3):
+            engine.connect("web", None, EPHEMERAL, name=f"c{number}-{turn}")
+            if turn % 2:
+                engine.gc()  # which looks at what the others are in the midst of
+            engine.disconnect("web", f"c{number}-{turn}")
+
+    assert at_once(12, mix) == []
+    assert (snapshot(), tables(engine)) == before
+
+
+def test_one_namespace_is_connected_once_by_many_at_once(engine: Engine) -> None:
+    run("ip netns add c1")
+    before = snapshot(), tables(engine)
+    engine.close()
+
+    def connect(engine: Engine, number: int) -> None:
+        with suppress(Conflict):
+            engine.connect("web", "c1")
+            with open(f"{engine.store.run_dir}/../winner-{number}", "w"):
+                pass
+
+    assert at_once(8, connect) == []
+    assert len(engine.endpoints()) == 1
+    assert len(run(f"ls {engine.store.run_dir}/.. | grep winner").split()) == 1
+    assert engine.check() == []
+    engine.disconnect("web", "c1")
+    now = snapshot(), tables(engine)
+    assert now[1] == before[1]
+    assert now[0] == before[0]
+
+
+def test_processes_that_create_and_remove_the_same_network_all_end_well(host: Host) -> None:
+    """The losers are told so by name; the state is always whole."""
+    before = snapshot()
+
+    def churn(engine: Engine, number: int) -> None:
+        for _ in range(4):
+            with suppress(Conflict):
+                engine.create_network(WEB)
+            with suppress(Conflict, NotFound):
+                engine.connect("web", name=f"c{number}")
+            with suppress(NotFound):
+                engine.delete_network("web", force=True)
+
+    assert at_once(3, churn) == []
+    engine = host.engine()
+    engine.gc()
+    with suppress(NotFound):
+        engine.delete_network("web", force=True)
+    assert tables(engine) == {"record": [], "lease": [], "claim": [], "setting": []}
+    assert snapshot() == before
+
+
+def test_two_engines_of_one_process_do_not_unlock_each_others_store(host: Host) -> None:
+    """To close a file is to drop every POSIX lock the process has on it, SQLite's too; another
+    process would then think itself the last one, and remove the log the first still writes to.
+    """
+    first = host.engine()
+    first.create_network(WEB)
+    second = Engine()
+    second.networks()
+    second.close()
+    netkit("network create --subnet 172.26.0.0/24 other")
+    assert [net.name for net in first.networks()][:2] == ["web", "other"]
+    first.connect("other", name="c1")
+    assert netkit("ps --format '{{.Names}}'") == "c1\n"

@@ -1,0 +1,388 @@
+"""Every step, on the twin in memory and on the real kernel: its verbs, its text, its manners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import pytest
+
+from netkit import steps
+from netkit.errors import Conflict, Drift, KernelRefused
+from netkit.firewall import Guard, Isolate, Masquerade, Publish, libnftables
+from netkit.firewall.nftables import Nftables
+from netkit.kernel import Kernel, netns
+from netkit.steps import (
+    Address,
+    Alias,
+    BindMount,
+    Bridge,
+    DefaultRoute,
+    Directory,
+    File,
+    HostsEntry,
+    LinkUp,
+    Netns,
+    Port,
+    Rules,
+    Step,
+    Sysctl,
+    Tables,
+    Veth,
+)
+from scenarios.lab import Host, inside, run, snapshot
+from tests import goldens
+from tests.fakes import FakeKernel
+
+PLACE = netns.named("c1")
+MAC, PORT_MAC, PEER_MAC = "02:42:00:00:00:01", "02:42:00:00:00:02", "02:42:0a:58:00:02"
+FOREIGN_MAC = "02:00:00:00:00:99"
+WEB = IPv4Address("10.88.0.2")
+ETC = "/etc/netns/c1"
+# in the order a network, a namespace and its endpoint are made: each stands on those before it
+PLAN: tuple[Step, ...] = (
+    Tables(),
+    Sysctl(key="net/ipv4/ip_forward", value="1"),
+    Bridge(name="br0", mac=MAC, mtu=1500, alias="netkit:net"),
+    Alias(dev="br0", alias="netkit:net"),
+    Sysctl(key="net/ipv4/conf/br0/route_localnet", value="1", dev="br0"),
+    Rules(rules=(Isolate("br0", IPv4Network("10.88.0.0/24")), Masquerade("br0"))),
+    Address(dev="br0", address=IPv4Interface("10.88.0.1/24")),
+    LinkUp(dev="br0", fresh=True),
+    Netns(name="c1"),
+    LinkUp(dev="lo", at=PLACE),
+    Directory(path="/etc/netns"),
+    Directory(path=ETC),
+    File(path=f"{ETC}/hosts", content="127.0.0.1\tlocalhost\n"),
+    HostsEntry(path=f"{ETC}/hosts", address=WEB, names=("c1.example", "c1")),
+    Rules(
+        rules=(
+            Guard("veth1", PEER_MAC, (WEB,)),
+            Publish(None, 8080, WEB, 80, "tcp"),
+            Publish(IPv4Address("127.0.0.1"), 9000, WEB, 9000, "udp", 10),
+        )
+    ),
+    Veth(
+        name="veth1",
+        mac=PORT_MAC,
+        mtu=1500,
+        master="br0",
+        peer="eth0",
+        peer_mac=PEER_MAC,
+        at=PLACE,
+        alias="netkit:ep",
+    ),
+    Port(dev="veth1", alias="netkit:ep"),
+    Sysctl(key="net/ipv6/conf/eth0/disable_ipv6", value="1", dev="eth0", at=PLACE),
+    Address(dev="eth0", address=IPv4Interface("10.88.0.2/24"), at=PLACE),
+    LinkUp(dev="eth0", at=PLACE, fresh=True),
+    DefaultRoute(dev="eth0", gateway=IPv4Address("10.88.0.1"), at=PLACE),
+)
+BIND = BindMount(source=f"{ETC}/hosts", target="/etc/hosts", mnt="/proc/1/ns/mnt")
+IDS = [f"{number}-{type(step).__name__}" for number, step in enumerate(PLAN)]
+each = pytest.mark.parametrize("number", range(len(PLAN)), ids=IDS)
+
+
+@pytest.fixture(params=["fake", "real"])
+def kernel(request: pytest.FixtureRequest, host: Host) -> Iterator[Kernel]:
+    """An empty machine; what is added to it is read by `dump`."""
+    with FakeKernel() if request.param == "fake" else Kernel(Nftables()) as kernel:
+        if isinstance(kernel, FakeKernel):
+            kernel.directories.add("/etc")
+            kernel.netlink().set_up("lo")
+        yield kernel
+    libnftables.forget()
+
+
+def dump(kernel: Kernel) -> object:
+    if isinstance(kernel, FakeKernel):
+        return kernel.dump()
+    found = snapshot() | {"/etc/netns": str(kernel.exists("/etc/netns"))}
+    if kernel.exists(PLACE):
+        found |= {f"inside: {what}": text for what, text in inside(PLACE).items()}
+    return found
+
+
+def broken(step: Step, kernel: Kernel) -> bool:
+    return bool(steps.check((step,), kernel))
+
+
+def prepared(number: int, kernel: Kernel) -> Step:
+    """Step *number*, all before it added."""
+    for step in PLAN[:number]:
+        ready = step.prepare(kernel)
+        assert ready is not None
+        ready.add(kernel)
+    ready = PLAN[number].prepare(kernel)
+    assert ready is not None
+    return ready
+
+
+# -- the verbs
+
+
+@each
+def test_a_step_comes_holds_and_goes_without_a_trace(kernel: Kernel, number: int) -> None:
+    step = prepared(number, kernel)
+    before = dump(kernel)
+    step.delete(kernel)  # deleted before it was added: nothing to do
+    assert dump(kernel) == before
+    assert broken(step, kernel) or type(step).check is Step.check
+    step.add(kernel)
+    assert not broken(step, kernel)
+    there = dump(kernel)
+    assert there != before
+    step.delete(kernel)
+    step.delete(kernel)
+    assert dump(kernel) == (there if _goes_with_its_link(step) else before)
+
+
+def _goes_with_its_link(step: Step) -> bool:
+    return isinstance(step, LinkUp | Alias | Port) or (isinstance(step, Sysctl) and bool(step.dev))
+
+
+@each
+def test_to_prepare_a_step_changes_nothing(number: int) -> None:
+    kernel = FakeKernel()
+    kernel.directories.add("/etc")
+    step = prepared(number, kernel)
+    before = kernel.dump()
+    assert step.prepare(kernel) is not None
+    assert kernel.dump() == before
+
+
+@each
+def test_a_step_is_deleted_from_a_machine_that_has_forgotten_it_all(
+    kernel: Kernel, number: int
+) -> None:
+    before = dump(kernel)
+    PLAN[number].delete(kernel)
+    assert dump(kernel) == before
+
+
+def test_what_was_added_is_gone_in_one_go_and_check_holds_in_between(kernel: Kernel) -> None:
+    before = dump(kernel)
+    plan = steps.prepare(PLAN[:3], kernel)
+    steps.add(plan, kernel)
+    rest = PLAN[3:]
+    steps.add(rest, kernel)
+    assert steps.check((*plan, *rest), kernel) == []
+    steps.delete((*plan, *rest), kernel)
+    assert dump(kernel) == before
+    assert len(steps.check((*plan, *rest), kernel)) > 5
+
+
+@each
+def test_a_plan_whose_step_is_refused_leaves_nothing_and_names_the_step(number: int) -> None:
+    """On the twin: it can refuse whichever step."""
+    kernel = FakeKernel()
+    kernel.directories.add("/etc")
+    plan = steps.prepare(PLAN[:2], kernel) + PLAN[2:]
+    calls_of: list[int] = []
+    for step in plan:
+        calls_of.append(len(kernel.calls))
+        step.add(kernel)
+    steps.delete(plan, kernel)
+    kernel.forget_calls()
+    before = kernel.dump()
+    first = calls_of[0]
+    kernel.refuse(call=calls_of[number] - first)
+    with pytest.raises(KernelRefused) as caught:
+        steps.add(plan, kernel)
+    line = steps._one_line(str(plan[number])).replace("\t", "\\t")
+    assert f"the kernel refused `{line}`: Device or resource busy" in str(caught.value)
+    assert kernel.dump() == before
+    steps.add(plan, kernel)
+
+
+# -- text
+
+
+def test_the_stable_text_of_every_step_is_what_it_always_was() -> None:
+    """Records outlive upgrades: what an older netkit wrote must still be read, and undone."""
+    everything = (*PLAN, BIND, Sysctl(key="net/ipv4/ip_forward", value="1", was="0"))
+    text = "".join(steps.encode([step]) + "\n" for step in everything)
+    goldens.same("steps.json", text)
+    assert tuple(steps.decode(line)[0] for line in text.splitlines()) == everything
+    assert {type(step) for step in everything} == set(steps.AnyStep.__args__)
+
+
+def test_a_plan_survives_its_text() -> None:
+    assert steps.decode(steps.encode(PLAN)) == PLAN
+    assert steps.encode(steps.decode(steps.encode(PLAN))) == steps.encode(PLAN)
+
+
+def test_fields_of_a_later_version_are_ignored() -> None:
+    text = steps.encode([PLAN[2]]).replace('"mtu"', '"colour":"red","mtu"')
+    assert steps.decode(text) == (PLAN[2],)
+
+
+@each
+def test_a_step_prints_as_a_line_and_so_does_its_undoing(number: int) -> None:
+    step = PLAN[number]
+    assert str(step).split()[0] in (
+        "ip", "nft", "sysctl", "mkdir", "cat", "echo",
+    )  # fmt: skip
+    assert step.undo() == "" or step.undo().split()[0] in ("ip", "nft", "rmdir", "rm", "grep")
+
+
+# -- manners: only what is ours
+
+
+@pytest.mark.parametrize("kind", ["bridge", "veth"])
+def test_a_foreign_link_of_the_same_name_survives_the_undoing(kernel: Kernel, kind: str) -> None:
+    kernel.create_netns("c1")
+    netlink = kernel.netlink()
+    if kind == "bridge":
+        netlink.add_bridge("br0", mac=FOREIGN_MAC, mtu=1500)
+        netlink.add_bridge("veth1", mac=FOREIGN_MAC, mtu=1500)
+    else:
+        netlink.add_bridge("other", mac=MAC, mtu=1500)
+        for name, peer in (("br0", "a"), ("veth1", "b")):
+            netlink.add_veth(
+                name,
+                mac=FOREIGN_MAC,
+                mtu=1500,
+                master="other",
+                peer=peer,
+                peer_mac=PEER_MAC,
+                peer_netns=PLACE,
+            )
+    before = dump(kernel)
+    PLAN[2].delete(kernel)
+    PLAN[15].delete(kernel)
+    assert dump(kernel) == before
+
+
+def test_a_link_whose_mac_was_changed_is_still_ours_by_its_alias(kernel: Kernel) -> None:
+    kernel.netlink().add_bridge("br0", mac=FOREIGN_MAC, mtu=1500)
+    kernel.netlink().set_alias("br0", "netkit:net")
+    PLAN[2].delete(kernel)
+    assert kernel.netlink().link("br0") is None
+
+
+def test_a_bridge_does_not_take_a_name_that_is_taken(kernel: Kernel) -> None:
+    kernel.netlink().add_bridge("br0", mac=FOREIGN_MAC, mtu=1500)
+    with pytest.raises(Conflict, match="'br0' exists already"):
+        PLAN[2].prepare(kernel)
+
+
+def test_a_namespace_does_not_take_a_name_that_is_taken(kernel: Kernel) -> None:
+    kernel.create_netns("c1")
+    with pytest.raises(Conflict, match="'c1' exists already"):
+        Netns(name="c1").prepare(kernel)
+
+
+def test_tables_that_are_there_already_are_not_taken_over(kernel: Kernel) -> None:
+    kernel.firewall.open()
+    with pytest.raises(Conflict, match="another state directory"):
+        Tables().prepare(kernel)
+
+
+def test_a_sysctl_that_is_as_wanted_is_not_ours_to_put_back(kernel: Kernel) -> None:
+    kernel.set_sysctl("net/ipv4/ip_forward", "1")
+    assert PLAN[1].prepare(kernel) is None
+
+
+def test_a_sysctl_is_put_back_only_while_it_is_still_ours(kernel: Kernel) -> None:
+    key = "net/ipv4/conf/lo/rp_filter" if not isinstance(kernel, FakeKernel) else "fake"
+    if isinstance(kernel, FakeKernel):
+        kernel.space(None).sysctls[key] = "0"
+    kernel.set_sysctl(key, "0")
+    step = Sysctl(key=key, value="1").prepare(kernel)
+    assert step is not None
+    step.add(kernel)
+    kernel.set_sysctl(key, "2")  # somebody else's wish
+    assert broken(step, kernel)
+    step.delete(kernel)
+    assert kernel.sysctl(key) == "2"
+    kernel.set_sysctl(key, "1")
+    step.delete(kernel)
+    assert kernel.sysctl(key) == "0"
+
+
+def test_a_file_that_was_there_is_neither_written_nor_removed(kernel: Kernel) -> None:
+    kernel.make_directory(ETC)
+    kernel.write_file(f"{ETC}/hosts", "theirs\n")
+    before = dump(kernel)
+    assert PLAN[11].prepare(kernel) is None
+    assert PLAN[12].prepare(kernel) is None
+    with pytest.raises(KernelRefused, match="File exists"):
+        steps.add((PLAN[12],), kernel)
+    assert dump(kernel) == before
+
+
+def test_a_directory_with_a_file_of_somebody_elses_in_it_stays(kernel: Kernel) -> None:
+    plan = steps.prepare(PLAN[10:13], kernel)
+    steps.add(plan, kernel)
+    kernel.write_file(f"{ETC}/nsswitch.conf", "theirs\n")
+    steps.delete(plan, kernel)
+    assert kernel.exists(f"{ETC}/nsswitch.conf")
+    assert not kernel.exists(f"{ETC}/hosts")
+
+
+def test_an_interface_that_is_up_is_left_alone(kernel: Kernel) -> None:
+    kernel.create_netns("c1")
+    assert PLAN[9].prepare(kernel) is not None
+    kernel.netlink(PLACE).set_up("lo")
+    assert PLAN[9].prepare(kernel) is None
+
+
+def test_a_bind_mount_is_undone_only_if_it_is_ours() -> None:
+    kernel = FakeKernel()
+    BIND.add(kernel)
+    assert kernel.mounts
+    BIND.delete(kernel)
+    assert not kernel.mounts
+    kernel.inject(BIND.mnt, "/theirs", BIND.target)
+    BIND.delete(kernel)
+    assert kernel.mounts
+
+
+# -- a step happens or it does not
+
+
+def test_a_step_of_two_parts_whose_second_is_refused_leaves_nothing_of_the_first() -> None:
+    kernel = FakeKernel()
+    kernel.firewall.open()
+    before = kernel.dump()
+    kernel.refuse(method="forget_flows")
+    with pytest.raises(KernelRefused):
+        steps.add((PLAN[14],), kernel)
+    assert kernel.dump() == before
+
+
+def test_a_file_whose_disk_is_full_is_not_left_half_written(host: Host) -> None:
+    run(f"mkdir {host.base}/small", f"mount -t tmpfs -o size=4k none {host.base}/small")
+    try:
+        step = File(path=f"{host.base}/small/hosts", content="x" * 100_000)
+        with Kernel(Nftables()) as kernel, pytest.raises(KernelRefused, match="No space left"):
+            steps.add((step,), kernel)
+        assert run(f"ls {host.base}/small") == ""
+    finally:
+        run(f"umount {host.base}/small")
+
+
+def test_an_interrupt_in_the_midst_of_a_step_is_undone_too() -> None:
+    """^C may come when the kernel has done its part and we have not heard of it yet."""
+
+    class Interrupted(FakeKernel):
+        def set_sysctl(self, key: str, value: str, at: str | None = None) -> None:
+            super().set_sysctl(key, value, at)
+            if value == "1":
+                raise KeyboardInterrupt
+
+    kernel = Interrupted()
+    before = kernel.dump()
+    with pytest.raises(KeyboardInterrupt):
+        steps.add(steps.prepare((PLAN[1],), kernel), kernel)
+    assert kernel.dump() == before
+
+
+def test_drift_is_said_in_one_sentence_each(kernel: Kernel) -> None:
+    steps.add(steps.prepare(PLAN[:2], kernel) + PLAN[2:], kernel)
+    kernel.netlink().delete_link("veth1")
+    drifts = steps.check(PLAN, kernel)
+    assert {type(drift) for drift in drifts} == {Drift}
+    assert not any("\n" in str(drift) for drift in drifts)
+    assert "interface veth1 is gone" in map(str, drifts)
