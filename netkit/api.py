@@ -47,7 +47,7 @@ class Netkit:
         *,
         state_dir: str | None = None,
         run_dir: str | None = None,
-        firewall: str = "nftables",
+        firewall: str | None = None,
     ) -> None:
         from netkit.kernel import privilege
 

@@ -15,13 +15,13 @@ back: what would have been done is collected as the lines an operator would type
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from netkit import steps
+from netkit import gateway, steps
 from netkit.errors import KernelRefused, NetkitError
 from netkit.kernel import Kernel, netns, process
 from netkit.model import EndpointRecord, NetworkRecord, Record, SandboxRecord
@@ -76,11 +76,11 @@ class Changes:
         else:
             steps.add(plan, kernel)
 
-    def delete(self, plan: steps.Plan, kernel: Kernel) -> None:
+    def delete(self, plan: steps.Plan, kernel: Kernel, going: Iterable[steps.Thing] = ()) -> None:
         if self._lines is not None:
-            self._lines += steps.undo_lines(plan)
+            self._lines += steps.undo_lines(plan, going)
         else:
-            steps.delete(plan, kernel)
+            steps.delete(plan, kernel, going)
 
     def act(self, line: str, action: Callable[[], object]) -> None:
         """Do what is no step, because nothing undoes it; in a dry run *line* stands for it."""
@@ -91,27 +91,45 @@ class Changes:
 
     def realise(self, records: Sequence[Record], kernel: Kernel, *, commit: bool = True) -> None:
         """Add the plans of *records*, all or none, and commit them."""
-        steps.point("intended")
-        done: list[Record] = []
+        done = 0
         try:
+            steps.point("intended")
             for record in records:
                 self.add(steps.decode(record.steps), kernel)
-                done.append(record)
+                done += 1
             steps.point("added")
             if commit:
                 with self.store.transaction():
                     for record in records:
                         self.store.update(replace(record, maker=None))
         except BaseException as error:
-            try:
-                self.undo(done[::-1], kernel)
-            except NetkitError as left:
-                error.add_note(str(left))
-            with self.store.transaction():
-                for record in records[len(done) :]:
-                    self.erase(record)
+            # the plan that was refused has undone itself, unless it resisted or was interrupted
+            whole = isinstance(error, Exception) and not hasattr(error, "__notes__")
+            self._roll_back(records, done if whole else done + 1, kernel, error)
             raise
         steps.point("committed")
+
+    def _roll_back(
+        self, records: Sequence[Record], done: int, kernel: Kernel, error: BaseException
+    ) -> None:
+        """Delete the first *done* plans, backwards; then the store, for it may be what failed."""
+        left = []
+        for record in reversed(records[:done]):
+            try:
+                self.delete(steps.decode(record.steps), kernel)
+            except ExceptionGroup as group:
+                left.append(record)
+                for reason in group.exceptions:
+                    error.add_note(f"and could not be undone: {reason}")
+        try:
+            with self.store.transaction():
+                for record in reversed(records):
+                    if record in left:
+                        self.store.update(replace(record, maker=_ABANDONED))
+                    else:
+                        self.erase(record)
+        except NetkitError as stuck:
+            error.add_note(f"and could not be forgotten: {stuck}")
 
     def undo(
         self, records: Sequence[Record], kernel: Kernel, *, keep_sandbox: bool = False
@@ -121,24 +139,29 @@ class Changes:
         *keep_sandbox*: a container that has ended stays on record, with its files.
         """
         with self.store.transaction():
-            records = [record for record in records if self.store.claim(record, self.maker)]
+            records = [
+                replace(self._leaving(record, records), maker=self.maker)
+                for record in records
+                if self.store.claim(record, self.maker)
+            ]
             for record in records:
-                self.store.update(replace(record, maker=self.maker))
+                self.store.update(record)
         steps.point("undoing")
         errors: list[Exception] = []
-        for record in records:
-            keep = keep_sandbox and isinstance(record, SandboxRecord)
-            plan = steps.decode(record.steps)
+        kept = {r.id for r in records if keep_sandbox and isinstance(r, SandboxRecord)}
+        plans = [self._left_of(record, record.id in kept) for record in records]
+        going = {thing for plan in plans for thing in steps.made(plan)}
+        for record, plan in zip(records, plans, strict=True):
             try:
-                self.delete(self._left_of(record, plan, keep), kernel)
+                self.delete(plan, kernel, going)
             except ExceptionGroup as group:
                 errors += group.exceptions
                 with self.store.transaction():
                     self.store.update(replace(record, maker=_ABANDONED))
                 continue
             with self.store.transaction():
-                if keep:
-                    left = steps.encode(steps.durable(plan))
+                if record.id in kept:
+                    left = steps.encode(steps.durable(steps.decode(record.steps)))
                     self.store.update(replace(record, maker=None, steps=left))
                 else:
                     self.erase(record)
@@ -151,8 +174,15 @@ class Changes:
                 hint="mend the cause, then run `netkit gc`: it finishes the job",
             ) from errors[0]
 
-    def _left_of(self, record: Record, plan: steps.Plan, keep: bool) -> steps.Plan:
+    def _leaving(self, record: Record, others: Sequence[Record]) -> Record:
+        """An endpoint that leaves a sandbox which stays hands on the default route."""
+        if not isinstance(record, EndpointRecord) or record.sandbox in {r.id for r in others}:
+            return record
+        return gateway.leaving(self.store, record)
+
+    def _left_of(self, record: Record, keep: bool) -> steps.Plan:
         """What there is to delete: after a reboot only what outlived it; files stay if *keep*."""
+        plan = steps.decode(record.steps)
         if record.epoch != self.epoch:
             return () if keep else steps.durable(plan)
         return tuple(step for step in plan if not step.durable) if keep else plan

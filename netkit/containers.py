@@ -22,7 +22,7 @@ from ipaddress import IPv4Address
 import msgspec
 from msgspec.structs import replace
 
-from netkit import model, namefiles, naming, sandboxes, steps, targets
+from netkit import model, namefiles, naming, recovery, sandboxes, steps, targets
 from netkit.changes import maker_lives
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec, NetkitError, NotFound
@@ -195,17 +195,18 @@ def _line(command: process.Command) -> str:
 
 def _make(engine: Engine, spec: RunSpec) -> SandboxRecord:
     """The sandbox on record, made, and connected to all its networks."""
-    sandbox, shared = _propose(engine, spec)
-    sandbox = engine.create_sandbox(sandbox, _plan(engine, sandbox, shared, spec))
-    try:
-        if spec.networks[0] in model.BUILT_IN:
-            engine.record_endpoint(spec.networks[0], sandbox)
-        elif shared is None:
-            for network, request in requests(engine, spec):
-                engine.connect(network, sandbox.id, request)
-    except BaseException:
-        engine.delete_sandbox(sandbox)
-        raise
+    with engine.tentative_default():
+        sandbox, shared = _propose(engine, spec)
+        sandbox = engine.create_sandbox(sandbox, _plan(engine, sandbox, shared, spec))
+        try:
+            if spec.networks[0] in model.BUILT_IN:
+                engine.record_endpoint(spec.networks[0], sandbox)
+            elif shared is None:
+                for network, request in requests(engine, spec):
+                    engine.connect(network, sandbox.id, request)
+        except BaseException:
+            engine.delete_sandbox(sandbox)
+            raise
     return engine.store.get(SandboxRecord, sandbox.id)
 
 
@@ -242,6 +243,9 @@ def _network(engine: Engine, name: str) -> model.NetworkRecord:
 def _propose(engine: Engine, spec: RunSpec) -> tuple[SandboxRecord, SandboxRecord | None]:
     """The record, and the container whose network it shares."""
     shared = _shared(engine, spec)
+    if spec.name is not None:
+        recovery.recover(engine.changes)  # it may be the name of one whose maker was killed
+        sandboxes.refuse_taken(engine.changes, spec.name)
     name = spec.name or sandboxes.free_name(engine.changes)
     if shared is not None:
         path = shared.netns

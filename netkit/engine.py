@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ class Engine:
         state_dir: str | None = None,
         run_dir: str | None = None,
         *,
-        firewall_name: str = "nftables",
+        firewall_name: str | None = None,
         kernel: Callable[[], Kernel] | None = None,
     ) -> None:
         state_dir = state_dir or os.environ.get("NETKIT_STATE_DIR") or STATE_DIR
@@ -76,12 +76,24 @@ class Engine:
                     hint=f"such as {STATE_DIR} or {RUN_DIR}",
                 )
         self.store = SqliteStore(state_dir, run_dir)
-        make = kernel or (lambda: Kernel(firewall.load(firewall_name)))
+        make = kernel or (lambda: Kernel(firewall.load(self._back_end(firewall_name))))
         self.changes = Changes(self.store, make)
         self.dry_run = self.changes.dry_run
 
     def close(self) -> None:
         self.store.close()
+
+    def _back_end(self, asked: str | None) -> str:
+        """The firewall the networks here were made with; the one asked for, if there are none."""
+        tables = self.store.by_id(HostRecord, "tables")
+        if tables is None or tables.firewall is None:
+            return asked or firewall.DEFAULT
+        if asked not in (None, tables.firewall):
+            raise Conflict(
+                f"the networks here use firewall '{tables.firewall}', not '{asked}'",
+                hint=f"leave out --firewall, or remove all networks and create them with {asked}",
+            )
+        return tables.firewall
 
     # -- networks
 
@@ -121,6 +133,18 @@ class Engine:
             found = self.store.by_name(NetworkRecord, name)
             spec = NetworkSpec(name, bridge=model.DEFAULT_BRIDGE)
             return found or self._create_network(spec, kernel)
+
+    @contextmanager
+    def tentative_default(self) -> Iterator[None]:
+        """If what is done inside fails, a default network made for it goes again."""
+        had = self.store.by_name(NetworkRecord, model.DEFAULT_NETWORK) is not None
+        try:
+            yield
+        except BaseException:
+            if not had and self.store.by_name(NetworkRecord, model.DEFAULT_NETWORK):
+                with suppress(Conflict):  # somebody else uses it by now
+                    self.delete_network(model.DEFAULT_NETWORK)
+            raise
 
     def delete_network(self, name: str, *, force: bool = False) -> None:
         """Remove a network nobody is connected to; with *force*, disconnect them first."""
@@ -163,7 +187,11 @@ class Engine:
             prepared = steps.encode(steps.prepare(plan, kernel))
             records.append(
                 HostRecord(
-                    id=name, epoch=self.changes.epoch, maker=self.changes.maker, steps=prepared
+                    id=name,
+                    epoch=self.changes.epoch,
+                    maker=self.changes.maker,
+                    steps=prepared,
+                    firewall=kernel.firewall.name if name == "tables" else None,
                 )
             )
         plan = steps.prepare(driver.network(net), kernel)
@@ -178,15 +206,19 @@ class Engine:
             with self.store.transaction():
                 fresh = replace(net, epoch=self.changes.epoch, maker=self.changes.maker)
                 records = self._with_plans(fresh, kernel)
-                # not an intent: should this fail, the network is what it was, down until next time
-            try:
-                for record in records:
-                    self.changes.add(steps.decode(record.steps), kernel)
-            except BaseException:
-                for record in reversed(records):
-                    self.changes.delete(steps.decode(record.steps), kernel)
-                raise
+                # the intent is a record of its own: should this fail, the network is what it was,
+                # down until next time
+                plan = [step for record in records for step in steps.decode(record.steps)]
+                intent = HostRecord(
+                    id=f"again {net.id}",
+                    epoch=self.changes.epoch,
+                    maker=self.changes.maker,
+                    steps=steps.encode(plan),
+                )
+                self.store.put(intent)
+            self.changes.realise([intent], kernel, commit=False)
             with self.store.transaction():
+                self.store.remove(intent)
                 for record in records:
                     self.store.put(replace(record, maker=None))
             return replace(net, epoch=self.changes.epoch, steps=records[-1].steps)
@@ -219,12 +251,15 @@ class Engine:
             raise InvalidSpec(
                 f"cannot connect to network '{network}'", hint="use run --net instead"
             )
-        net = self.default_network() if network is None or _is_default(network) else None
-        net = net or self.store.get(NetworkRecord, str(network))
-        with self._job() as kernel:
+        with self._job() as kernel, self.tentative_default():
+            # what is to be refused is refused before the default network is made for it
+            known = None if target is None else targets.resolve(self.store, target)
+            if known is None and name is not None:
+                self._refuse_taken(name, kernel)
+            net = self.default_network() if network is None or _is_default(network) else None
+            net = net or self.store.get(NetworkRecord, str(network))
             if net.epoch != self.changes.epoch:
                 net = self._revive(net, kernel)
-            known = None if target is None else targets.resolve(self.store, target)
             with self.store.locked(net.id, shared=True):
                 net = self.store.get(NetworkRecord, net.id)
                 if isinstance(known, SandboxRecord):
@@ -263,8 +298,10 @@ class Engine:
                     new.append(sandbox)
                     self.store.put(sandbox)
                 ep = self._propose_endpoint(net, sandbox, request, kernel)
+                others = self.store.all(EndpointRecord, sandbox=sandbox.id)
                 plan = (
                     *drivers.load(net.driver).endpoint(net, ep),
+                    *gateway.arriving(self.store, ep, others),
                     *sandboxes.entries(sandbox, ep),
                 )
                 ep = replace(ep, steps=steps.encode(steps.prepare(plan, kernel)))
@@ -276,8 +313,16 @@ class Engine:
                 raise
             return self._connect(net, sandbox, request, kernel)
         self.changes.realise(new, kernel)
-        gateway.settle(self.changes, sandbox, kernel)
         return self.store.get(EndpointRecord, ep.id)
+
+    def _refuse_taken(self, name: str, kernel: Kernel) -> None:
+        try:
+            sandboxes.refuse_taken(self.changes, name)
+        except Conflict:
+            # unless by the dead: bury them, and look again
+            if self.changes.dry or not recovery.collect(self.changes, kernel):
+                raise
+            sandboxes.refuse_taken(self.changes, name)
 
     def _reachable(self, sandbox: SandboxRecord) -> SandboxRecord:
         """The record as it is now; *sandbox* may know a newer path to the same namespace."""
@@ -304,18 +349,12 @@ class Engine:
                     )
                 for ep in found:
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
-                if self.store.by_id(SandboxRecord, sandbox.id):
-                    gateway.settle(self.changes, sandbox, kernel)
 
     def create_sandbox(self, sandbox: SandboxRecord, plan: steps.Plan) -> SandboxRecord:
         """Put a container on record and make what it needs; its maker stays until `settled`."""
         with self._job() as kernel:
             with self.store.transaction():
-                if self.store.by_name(SandboxRecord, sandbox.name):
-                    raise Conflict(
-                        f'the container name "{sandbox.name}" is already in use',
-                        hint=f"remove it (netkit rm {sandbox.name}) or choose another name",
-                    )
+                sandboxes.refuse_taken(self.changes, sandbox.name)
                 prepared = steps.encode(steps.prepare(plan, kernel))
                 sandbox = replace(
                     sandbox, epoch=self.changes.epoch, maker=self.changes.maker, steps=prepared
@@ -339,7 +378,7 @@ class Engine:
 
     def update_sandbox(self, sandbox: SandboxRecord) -> None:
         with self.store.transaction():
-            self.store.put(sandbox)
+            self.store.update(sandbox)  # what `rm` removed meanwhile does not come back
 
     def empty_sandbox(self, sandbox: SandboxRecord) -> None:
         """Undo all that a sandbox has in the kernel; its record stays, as that of a dead one."""
@@ -416,8 +455,8 @@ class Engine:
             gateway_priority=request.gateway_priority,
             ports=self._claim(net, id, request, kernel),
         )
-        first = not any(other.gateway for other in others)
-        return replace(ep, default_route=first and gateway.may_have(ep, sandbox, kernel))
+        theirs = any(other.leads_out for other in others) or gateway.may_have(sandbox, kernel)
+        return replace(ep, leads_out=ep.gateway is not None and theirs)
 
     def _ifname(
         self,
@@ -473,8 +512,11 @@ class Engine:
     def _job(self) -> Iterator[Kernel]:
         """One operation: what the dead left is undone first, and sockets are closed after."""
         with self.changes.kernel() as kernel:
-            recovery.recover(self.changes, kernel)
-            yield kernel
+            try:
+                recovery.recover(self.changes, kernel)
+                yield kernel
+            except OSError as error:  # in looking around; a step translates its own
+                raise KernelRefused(f"cannot see the host's network: {error.strerror}") from error
 
     def gc(self) -> list[str]:
         """Undo what is left of dead processes, containers and namespaces; say what that was."""

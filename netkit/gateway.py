@@ -1,65 +1,70 @@
-"""The default route of a sandbox with several networks: one of them has it, and it moves.
+"""The default route of a sandbox with several networks: whose it is follows from the records.
 
+Shapes   pure: steps for a plan; what the kernel holds is not looked at but once, in `may_have`
 Source   Docker: the highest gateway priority, of equals the first network by name
+
+An endpoint that arrives takes the route from whoever has it, and one that leaves hands it on: each
+as a step of its own plan, so both are undone, and finished after a crash, like everything else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from netkit import steps
-from netkit.changes import Changes
-from netkit.errors import NetkitError
-from netkit.kernel import Kernel, netns
+from netkit.kernel import Kernel
 from netkit.model import EndpointRecord, NetworkRecord, SandboxRecord
+from netkit.store import SqliteStore
 
 
-def may_have(ep: EndpointRecord, sandbox: SandboxRecord, kernel: Kernel) -> bool:
+def may_have(sandbox: SandboxRecord, kernel: Kernel) -> bool:
     """Whether a default route is ours to add: never beside one that somebody else made."""
-    if ep.gateway is None:
-        return False
     if sandbox.sort in ("container", "named"):
         return True
     return all(route.dst is not None for route in kernel.netlink(sandbox.netns).routes())
 
 
-def settle(changes: Changes, sandbox: SandboxRecord, kernel: Kernel) -> None:
-    """Move the default route to the endpoint it belongs to now; usually it is there."""
-    ways = [ep for ep in changes.store.all(EndpointRecord, sandbox=sandbox.id) if ep.gateway]
-    if not ways or (len(ways) == 1 and ways[0].default_route):
-        return
-    names = {ep.id: changes.store.get(NetworkRecord, ep.network).name for ep in ways}
-    best = min(ways, key=lambda ep: (-ep.gateway_priority, names[ep.id]))
-    holders = [ep for ep in ways if ep.default_route]
-    if (
-        best in holders
-        or not _reachable(sandbox)
-        or not (holders or may_have(best, sandbox, kernel))
-    ):
-        return
-    for ep in holders:
-        _put(changes, ep, False, kernel)
-    _put(changes, best, True, kernel)
+def holder(store: SqliteStore, endpoints: Iterable[EndpointRecord]) -> EndpointRecord | None:
+    """Which of these has the default route."""
+    ways = [ep for ep in endpoints if ep.leads_out]
+    return min(ways, key=lambda ep: _rank(store, ep), default=None)
 
 
-def _reachable(sandbox: SandboxRecord) -> bool:
-    """Whether the path on record still leads to the namespace: a pid may have been reused."""
-    try:
-        found = netns.identity(sandbox.netns or "")
-    except NetkitError:
-        return False
-    return sandbox.identity in (None, found)
+def arriving(
+    store: SqliteStore, ep: EndpointRecord, others: Iterable[EndpointRecord]
+) -> steps.Plan:
+    """What *ep* adds to its plan: the default route, if it comes before all the others."""
+    before = holder(store, others)
+    if not ep.leads_out or (before and _rank(store, before) < _rank(store, ep)):
+        return ()
+    return (_route(ep, before),)
 
 
-def _put(changes: Changes, ep: EndpointRecord, there: bool, kernel: Kernel) -> None:
+def leaving(store: SqliteStore, ep: EndpointRecord) -> EndpointRecord:
+    """*ep* with the step by which its deletion hands the default route to whoever is next."""
+    if not ep.leads_out:
+        return ep
+    others = [e for e in store.all(EndpointRecord, sandbox=ep.sandbox) if e.id != ep.id]
+    plan = tuple(s for s in steps.decode(ep.steps) if not isinstance(s, steps.DefaultRoute))
+    heir = holder(store, others)
+    if heir is None or _rank(store, ep) < _rank(store, heir):
+        plan = (*plan, _route(ep, heir))
+    return replace(ep, steps=steps.encode(plan))
+
+
+def _rank(store: SqliteStore, ep: EndpointRecord) -> tuple[int, str]:
+    return (-ep.gateway_priority, store.get(NetworkRecord, ep.network).name)
+
+
+def _route(ep: EndpointRecord, was: EndpointRecord | None) -> steps.DefaultRoute:
     assert ep.gateway is not None
     assert ep.netns is not None
-    route = steps.DefaultRoute(dev=ep.ifname, gateway=ep.gateway, at=ep.netns)
-    plan = tuple(step for step in steps.decode(ep.steps) if step != route)
-    if there:
-        plan = (*plan, route)
-        changes.add((route,), kernel)
-    else:
-        changes.delete((route,), kernel)
-    with changes.store.transaction():
-        changes.store.put(replace(ep, default_route=there, steps=steps.encode(plan)))
+    return steps.DefaultRoute(
+        dev=ep.ifname,
+        gateway=ep.gateway,
+        at=ep.netns,
+        was_dev=was.ifname if was else None,
+        was_gateway=was.gateway if was else None,
+    )

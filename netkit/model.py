@@ -325,9 +325,10 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostRecord(_Record, frozen=True, kw_only=True):
-    """What all networks share: our tables, and forwarding."""
+    """What all networks share: our tables, and forwarding. `firewall` is the tables' back end."""
 
     kind: ClassVar[str] = "host"
+    firewall: str | None = None
 
 
 class NetworkRecord(_Record, frozen=True, kw_only=True):
@@ -429,8 +430,9 @@ class SandboxRecord(_Record, frozen=True, kw_only=True):
 class EndpointRecord(_Record, frozen=True, kw_only=True):
     """One sandbox on one network: an interface, its address, its published ports.
 
-    `owner` is whom the address is leased to; `static`: it was asked for, so it is kept for the
-    container until that is removed.
+    `leads_out`: it may have the sandbox's default route (netkit.gateway). `owner` is whom the
+    address is leased to; `static`: it was asked for, so it is kept for the container until that is
+    removed.
     """
 
     kind: ClassVar[str] = "endpoint"
@@ -446,7 +448,7 @@ class EndpointRecord(_Record, frozen=True, kw_only=True):
     address: IPv4Interface | None = None
     gateway: IPv4Address | None = None
     gateway_priority: int = 0
-    default_route: bool = False
+    leads_out: bool = False
     ports: tuple[PortMapping, ...] = ()
 
 

@@ -7,17 +7,19 @@ Errors   KernelRefused where something resists; it stays an intent for the next 
 
 from __future__ import annotations
 
+import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
-from netkit import drivers, gateway
+from netkit import drivers
 from netkit.changes import Changes, maker_lives
 from netkit.errors import NetkitError
 from netkit.kernel import Kernel, netns, process
 from netkit.model import EndpointRecord, HostRecord, NetworkRecord, Record, SandboxRecord
 
+_KILL_TIMEOUT_S = 5.0
 _KILLED = 137  # 128 + SIGKILL: what a container nobody watched is said to have ended with
 
 
@@ -46,14 +48,11 @@ def _finish(changes: Changes, dead: list[Record], kernel: Kernel) -> None:
                 _undo_shared(changes, record, kernel)
         else:
             changes.undo([record], kernel)
-            sandbox = changes.store.by_id(SandboxRecord, record.sandbox)
-            if sandbox is not None and sandbox.maker is None:
-                gateway.settle(changes, sandbox, kernel)
 
 
 def collect(changes: Changes, kernel: Kernel, skip: str | None = None) -> list[Record]:
     """Bury the dead: sandboxes whose process or namespace is gone, endpoints whose link is."""
-    links = {link.name for link in kernel.netlink().links()}
+    netlink = kernel.netlink()
     buried: list[Record] = []
     for sandbox in changes.store.all(SandboxRecord):
         if sandbox.id == skip or (sandbox.maker and maker_lives(sandbox.maker)):
@@ -65,7 +64,8 @@ def collect(changes: Changes, kernel: Kernel, skip: str | None = None) -> list[R
                 buried.append(sandbox)
             continue
         for ep in changes.store.all(EndpointRecord, sandbox=sandbox.id):
-            if ep.host_ifname and ep.maker is None and ep.host_ifname not in links:
+            # asked now: a list made before these records were read lacks the latest's links
+            if ep.host_ifname and ep.maker is None and netlink.link(ep.host_ifname) is None:
                 records = changes.with_sandbox(ep)
                 changes.undo(records, kernel)
                 buried += records
@@ -91,6 +91,8 @@ def _undo_shared(changes: Changes, record: NetworkRecord | HostRecord, kernel: K
 def _bury(changes: Changes, sandbox: SandboxRecord, kernel: Kernel) -> bool:
     """Undo all a dead sandbox has. A container stays on record as ended, unless run with --rm."""
     endpoints = changes.store.all(EndpointRecord, sandbox=sandbox.id)
+    if sandbox.sort == "container" and sandbox.pid == 0:
+        _kill_unknown(sandbox)
     keep = sandbox.sort == "container" and not sandbox.auto_remove and sandbox.pid > 0
     if keep and sandbox.finished is None:
         sandbox = replace(sandbox, finished=time.time(), exit_code=_KILLED)
@@ -112,3 +114,11 @@ def _is_dead(changes: Changes, sandbox: SandboxRecord) -> bool:
         # a process may be gone while its namespace lives on in others, and its links with it
         return sandbox.sort == "named"
     return sandbox.identity is not None and found != sandbox.identity
+
+
+def _kill_unknown(sandbox: SandboxRecord) -> None:
+    """End a command that was started just before its starter died, unable to note its pid."""
+    if sandbox.netns is not None and sandbox.shares is None:
+        with suppress(OSError):
+            for pid, start_time in process.residents(sandbox.netns):
+                process.kill(pid, start_time, signal.SIGKILL, _KILL_TIMEOUT_S)

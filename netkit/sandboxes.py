@@ -20,15 +20,19 @@ from netkit.model import EndpointRecord, NameFiles, NetworkRecord, SandboxRecord
 
 def named(changes: Changes, name: str | None, files: NameFiles) -> SandboxRecord:
     if name is not None:
-        naming.validate_name("container", name)
-        if changes.store.by_name(SandboxRecord, name):
-            raise Conflict(
-                f'the container name "{name}" is already in use',
-                hint=f"choose another name, or remove it: netkit rm {name}",
-            )
+        refuse_taken(changes, name)
     else:
         name = free_name(changes)
     return proposal(changes, "named", name, netns.named(name), files)
+
+
+def refuse_taken(changes: Changes, name: str) -> None:
+    naming.validate_name("container", name)
+    if changes.store.by_name(SandboxRecord, name):
+        raise Conflict(
+            f'the container name "{name}" is already in use',
+            hint=f"choose another name, or remove it: netkit rm {name}",
+        )
 
 
 def foreign(changes: Changes, target: targets.Target, files: NameFiles) -> SandboxRecord:

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import errno
 import shlex
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, ClassVar
 
 import msgspec
@@ -32,6 +33,13 @@ from netkit.kernel import Kernel
 from netkit.kernel.netlink import FORWARDED_GROUPS
 
 Thing = tuple[str, ...]
+
+_IP_FORWARD = "net/ipv4/ip_forward"
+_CONF = "net/ipv4/conf"
+_REDIRECTS = f"{_CONF}/all/accept_redirects"
+_FORWARDING = 3  # of a bridge port: BR_STATE_FORWARDING, linux/if_bridge.h
+_PRIORITY = " priority 32000"  # before the main table's 32766; kernel.netlink says it too
+_READY_TRIES, _READY_PAUSE_S = 300, 0.005
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -288,34 +296,188 @@ class Address(Step, frozen=True, kw_only=True):
         return f"{_ip(self.at)} addr add {self.address}{brd} dev {self.dev}"
 
 
+class PortReady(Step, frozen=True, kw_only=True):
+    """A bridge port forwards: until the kernel has seen to that, first packets are lost.
+
+    It does so when it next looks after carriers, which on a busy host may be a second later.
+    """
+
+    dev: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return _within(None, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        for _ in range(_READY_TRIES):
+            link = kernel.netlink().link(self.dev)  # since Linux 6.8 the question itself settles it
+            if link is None or link.port_state in (None, _FORWARDING):
+                return
+            time.sleep(_READY_PAUSE_S)
+
+    def __str__(self) -> str:
+        ready = f"bridge link show dev {self.dev} | grep -q forwarding"
+        return f"timeout 2 sh -c 'until {ready}; do sleep 0.01; done' || true"
+
+
 class DefaultRoute(Step, frozen=True, kw_only=True):
-    """The way out of a sandbox."""
+    """The way out of a sandbox, in place of the one it had (`was_dev`, `was_gateway`)."""
 
     dev: str
     gateway: IPv4Address
     at: str
+    was_dev: str | None = None
+    was_gateway: IPv4Address | None = None
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return _within(self.at, self.dev) if self.was_dev is None else _within(self.at, None)
+
+    def add(self, kernel: Kernel) -> None:
+        netlink = kernel.netlink(self.at)
+        if self.was_dev is None:
+            netlink.add_route(self.dev, None, str(self.gateway))
+        else:
+            netlink.replace_default(self.dev, str(self.gateway))
+
+    def delete(self, kernel: Kernel) -> None:
+        if not kernel.exists(self.at):
+            return
+        netlink = kernel.netlink(self.at)
+        link = netlink.link(self.dev)
+        ours = (str(self.gateway), link.ifindex if link else None)
+        ways = [(r.gateway, r.ifindex) for r in netlink.routes() if r.dst is None]
+        # none at all: it went with the interface, and handing it on is what was refused last time
+        if ours not in ways and (ways or self.was_dev is None):
+            return
+        with _gone_is_success():
+            if self.was_dev is None:
+                netlink.delete_route(self.dev, None, str(self.gateway))
+            else:
+                netlink.replace_default(self.was_dev, str(self.was_gateway))
+
+    def check(self, kernel: Kernel) -> None:
+        # which of several networks has the route is not for this one to say
+        if all(r.dst is not None for r in kernel.netlink(self.at).routes()):
+            raise Drift(f"the default route via {self.gateway} is missing in {self.at}")
+
+    def undo(self) -> str:
+        if self.was_dev is None:
+            return f"{_ip(self.at)} route del default via {self.gateway} dev {self.dev}"
+        was = f"via {self.was_gateway} dev {self.was_dev}"
+        return f"{_ip(self.at)} route replace default {was}"
+
+    def __str__(self) -> str:
+        verb = "add" if self.was_dev is None else "replace"
+        return f"{_ip(self.at)} route {verb} default via {self.gateway} dev {self.dev}"
+
+
+class Route(Step, frozen=True, kw_only=True):
+    """A route of a table of its own; `dst` None is the default, `gateway` None is on-link."""
+
+    dev: str
+    table: int
+    at: str
+    dst: IPv4Network | None = None
+    gateway: IPv4Address | None = None
 
     @property
     def within(self) -> Sequence[Thing]:
         return _within(self.at, self.dev)
 
     def add(self, kernel: Kernel) -> None:
-        kernel.netlink(self.at).add_route(self.dev, None, str(self.gateway), None)
+        kernel.netlink(self.at).add_route(self.dev, self.dst, self._via, table=self.table)
 
     def delete(self, kernel: Kernel) -> None:
         with _gone_is_success():
-            kernel.netlink(self.at).delete_route(self.dev, None, str(self.gateway), None)
+            kernel.netlink(self.at).delete_route(self.dev, self.dst, self._via, table=self.table)
 
-    def check(self, kernel: Kernel) -> None:
-        ways = [r.gateway for r in kernel.netlink(self.at).routes() if r.dst is None]
-        if str(self.gateway) not in ways:
-            raise Drift(f"the default route via {self.gateway} is missing in {self.at}")
+    @property
+    def _via(self) -> str | None:
+        return None if self.gateway is None else str(self.gateway)
 
     def undo(self) -> str:
-        return f"{_ip(self.at)} route del default via {self.gateway} dev {self.dev}"
+        return f"{_ip(self.at)} route del {self._text}"
+
+    @property
+    def _text(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        scope = "" if self.gateway else " scope link"
+        return f"{self.dst or 'default'}{via} dev {self.dev}{scope} table {self.table}"
 
     def __str__(self) -> str:
-        return f"{_ip(self.at)} route add default via {self.gateway} dev {self.dev}"
+        return f"{_ip(self.at)} route add {self._text}"
+
+
+class RuleFrom(Step, frozen=True, kw_only=True):
+    """What is sent from an address follows the routes of a table."""
+
+    address: IPv4Address
+    table: int
+    at: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return _within(self.at, None)
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink(self.at).add_rule(str(self.address), self.table)
+
+    def delete(self, kernel: Kernel) -> None:
+        with _gone_is_success():
+            kernel.netlink(self.at).delete_rule(str(self.address), self.table)
+
+    def check(self, kernel: Kernel) -> None:
+        if (str(self.address), self.table) not in kernel.netlink(self.at).rules():
+            raise Drift(f"the rule for answers from {self.address} is missing in {self.at}")
+
+    def undo(self) -> str:
+        return f"{_ip(self.at)} rule del from {self.address} table {self.table}{_PRIORITY}"
+
+    def __str__(self) -> str:
+        return f"{_ip(self.at)} rule add from {self.address} table {self.table}{_PRIORITY}"
+
+
+class Forwarding(Step, frozen=True, kw_only=True):
+    """IPv4 forwarding, on; and what the kernel overwrites along with it.
+
+    A write to ip_forward sets forwarding of every interface, and accept_redirects the other way
+    round (inet_forward_change in net/ipv4/devinet.c). `was` holds those values that writing the
+    old ip_forward alone would not bring back.
+    """
+
+    was: dict[str, str] = {}
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        if kernel.sysctl(_IP_FORWARD) == "1":
+            return None
+        before = kernel.sysctls(_CONF, "forwarding")
+        unusual = {key: value for key, value in before.items() if value != "0"}
+        if (redirects := kernel.sysctl(_REDIRECTS)) not in (None, "1"):
+            unusual[_REDIRECTS] = str(redirects)
+        return Forwarding(was=unusual)
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.set_sysctl(_IP_FORWARD, "1")
+
+    def delete(self, kernel: Kernel) -> None:
+        if kernel.sysctl(_IP_FORWARD) != "1":
+            return  # somebody has switched it off since
+        kernel.set_sysctl(_IP_FORWARD, "0")
+        for key, value in self.was.items():
+            if kernel.sysctl(key) is not None:
+                kernel.set_sysctl(key, value)
+
+    def check(self, kernel: Kernel) -> None:
+        if kernel.sysctl(_IP_FORWARD) != "1":
+            raise Drift("net.ipv4.ip_forward is 0: nothing is forwarded to or from containers")
+
+    def undo(self) -> str:
+        was = "".join(f" {_dotted(key)}={value}" for key, value in self.was.items())
+        return f"sysctl -qw net.ipv4.ip_forward=0{was}"
+
+    def __str__(self) -> str:
+        return "sysctl -qw net.ipv4.ip_forward=1"
 
 
 class Sysctl(Step, frozen=True, kw_only=True):
@@ -349,23 +511,21 @@ class Sysctl(Step, frozen=True, kw_only=True):
     def check(self, kernel: Kernel) -> None:
         found = kernel.sysctl(self.key, self.at)
         if found not in (None, self.value):
-            raise Drift(f"{self._dotted} is {found}, not {self.value}")
-
-    @property
-    def _dotted(self) -> str:
-        return self.key.translate(str.maketrans("./", "/."))
+            raise Drift(f"{_dotted(self.key)} is {found}, not {self.value}")
 
     def undo(self) -> str:
-        return f"{_enter(self.at)}sysctl -qw {self._dotted}={self.was}" if self.was else ""
+        return f"{_enter(self.at)}sysctl -qw {_dotted(self.key)}={self.was}" if self.was else ""
 
     def __str__(self) -> str:
-        return f"{_enter(self.at)}sysctl -qw {self._dotted}={self.value}"
+        return f"{_enter(self.at)}sysctl -qw {_dotted(self.key)}={self.value}"
 
 
 class Tables(Step, frozen=True, kw_only=True):
     """What all firewall rules stand on."""
 
     def prepare(self, kernel: Kernel) -> Step | None:
+        if not kernel.firewall.script():
+            return None  # the back end `none` has no tables
         if kernel.firewall.is_open():
             raise Conflict(
                 "the firewall already holds netkit's tables, made from another state directory",
@@ -404,17 +564,16 @@ class Rules(Step, frozen=True, kw_only=True):
     def add(self, kernel: Kernel) -> None:
         kernel.firewall.add(self.rules)
         try:
-            for rule in self._published:
-                if rule.protocol == "udp":
-                    kernel.forget_flows(rule)
+            if udp := [rule for rule in self._published if rule.protocol == "udp"]:
+                kernel.forget_flows(*udp)
         except BaseException:
             kernel.firewall.delete(self.rules)
             raise
 
     def delete(self, kernel: Kernel) -> None:
         kernel.firewall.delete(self.rules)
-        for rule in self._published:
-            kernel.forget_flows(rule)
+        if published := self._published:
+            kernel.forget_flows(*published)
 
     @property
     def _published(self) -> Sequence[Publish]:
@@ -466,6 +625,10 @@ class File(Step, frozen=True, kw_only=True):
     path: str
     content: str
 
+    @property
+    def makes(self) -> Sequence[Thing]:
+        return (("file", self.path),)
+
     def prepare(self, kernel: Kernel) -> Step | None:
         return None if kernel.exists(self.path) else self
 
@@ -515,7 +678,8 @@ class HostsEntry(Step, frozen=True, kw_only=True):
 
     def undo(self) -> str:
         line = shlex.quote(f"{self.address}\t{' '.join(self.names)}")
-        return f"grep -vxF {line} {self.path} > {self.path}.new; cat {self.path}.new > {self.path}"
+        new = f"{self.path}.new"
+        return f"grep -vxF {line} {self.path} > {new}; cat {new} > {self.path}; rm {new}"
 
     def __str__(self) -> str:
         line = f"{self.address}\t{' '.join(self.names)}"
@@ -550,7 +714,11 @@ AnyStep = (
     | Veth
     | Port
     | Address
+    | PortReady
     | DefaultRoute
+    | Route
+    | RuleFrom
+    | Forwarding
     | Sysctl
     | Tables
     | Rules
@@ -586,10 +754,11 @@ def prepare(plan: Plan, kernel: Kernel) -> Plan:
 def add(plan: Plan, kernel: Kernel) -> None:
     """Add every step; if one fails, delete those added, last first, and raise its error."""
     for done, step in enumerate(plan):
-        point(f"add {type(step).__name__} before")
         try:
+            point(f"add {type(step).__name__} before")
             with _translated(step):
                 step.add(kernel)
+            point(f"add {type(step).__name__} after")
         except BaseException as error:
             # a step that was refused did nothing; one that was interrupted may have done it all
             added = plan[:done] if isinstance(error, Exception) else plan[: done + 1]
@@ -599,19 +768,19 @@ def add(plan: Plan, kernel: Kernel) -> None:
                 for left in group.exceptions:
                     error.add_note(f"and could not be undone: {left}")
             raise
-        point(f"add {type(step).__name__} after")
 
 
-def delete(plan: Plan, kernel: Kernel) -> None:
+def delete(plan: Plan, kernel: Kernel, going: Iterable[Thing] = ()) -> None:
     """Delete every step, backwards and past errors; raise them all as one ExceptionGroup.
 
-    What dies with a thing that another step made is left to that step.
+    What dies with a thing that another step made is left to that step; *going* are such things
+    made by other plans that are being deleted as well.
     """
     errors: list[Exception] = []
-    for step in _to_delete(plan):
+    for step in _to_delete(plan, going):
         point(f"delete {type(step).__name__} before")
         try:
-            with _translated(step):
+            with _translated(step.undo() or step):
                 step.delete(kernel)
         except Exception as error:
             errors.append(error)
@@ -620,9 +789,14 @@ def delete(plan: Plan, kernel: Kernel) -> None:
         raise ExceptionGroup(f"{len(errors)} of {len(plan)} steps could not be undone", errors)
 
 
-def _to_delete(plan: Plan) -> list[Step]:
-    made = {thing for step in plan for thing in step.makes}
-    return [step for step in reversed(plan) if made.isdisjoint(step.within)]
+def _to_delete(plan: Plan, going: Iterable[Thing]) -> list[Step]:
+    gone = {*going, *made(plan)}
+    return [step for step in reversed(plan) if gone.isdisjoint(step.within)]
+
+
+def made(plan: Plan) -> set[Thing]:
+    """The things that take along what is within them."""
+    return {thing for step in plan for thing in step.makes}
 
 
 def lines(plan: Plan) -> list[str]:
@@ -630,9 +804,9 @@ def lines(plan: Plan) -> list[str]:
     return [str(step) for step in plan]
 
 
-def undo_lines(plan: Plan) -> list[str]:
+def undo_lines(plan: Plan, going: Iterable[Thing] = ()) -> list[str]:
     """What `delete` does, as an operator would type it."""
-    return [line for step in _to_delete(plan) if (line := step.undo())]
+    return [line for step in _to_delete(plan, going) if (line := step.undo())]
 
 
 def check(plan: Plan, kernel: Kernel) -> list[Drift]:
@@ -665,7 +839,7 @@ def decode(text: str) -> Plan:
 class _translated:
     """OSError becomes KernelRefused with the step's own line; netkit's errors pass."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step | str) -> None:
         self.step = step
 
     def __enter__(self) -> None: ...
@@ -688,11 +862,18 @@ _HINTS = {
     errno.EPERM: "netkit needs CAP_NET_ADMIN: run it as root, or inside `netkit unshare`",
     errno.EACCES: "netkit needs CAP_NET_ADMIN: run it as root, or inside `netkit unshare`",
     errno.EOPNOTSUPP: "this kernel lacks bridge, veth or nf_tables: `zcat /proc/config.gz` tells",
+    errno.EMSGSIZE: "too many ports for one transaction: a range that keeps its numbers, "
+    "-p 8000-8999:8000-8999, is one element however long",
     errno.EXFULL: "a bridge holds 1023 ports at most: make another network",
 }
 
 
 # -- helpers of several steps
+
+
+def _dotted(key: str) -> str:
+    """The key as sysctl(8) takes it: a dot within an interface's name becomes a slash."""
+    return key.translate(str.maketrans("./", "/."))
 
 
 def _within(at: str | None, dev: str | None) -> Sequence[Thing]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from netkit import containers
+from netkit import containers, gateway
 from netkit.engine import Engine
 from netkit.errors import NetkitError
 from netkit.kernel import netns
@@ -108,8 +108,7 @@ def container(engine: Engine, sandbox: SandboxRecord) -> View:
     """`inspect` of a container or namespace."""
     endpoints = engine.endpoints(sandbox=sandbox.id)
     networks = {engine.network(ep.network).name: _endpoint(ep) for ep in endpoints}
-    first = next((ep for ep in endpoints if ep.default_route), None)
-    first = first or (endpoints[0] if endpoints else None)
+    first = gateway.holder(engine.store, endpoints) or next(iter(endpoints), None)
     files = sandbox.files
     return {
         "Id": sandbox.id,

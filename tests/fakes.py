@@ -114,7 +114,8 @@ class _Space:
 
     def __init__(self) -> None:
         self.links: dict[str, _FakeLink] = {}
-        self.routes: list[tuple[str, Network | None, str | None, int | None]] = []
+        self.routes: list[tuple[str, Network | None, str | None, int | None]] = []  # … table
+        self.rules: list[tuple[str, int]] = []
         self.sysctls = dict(_GLOBALS)
         self._next = 1
         self.new_link("lo", None, "00:00:00:00:00:00", 65536)
@@ -146,6 +147,7 @@ class _Space:
         return {
             "links": {name: link.dump() for name, link in sorted(self.links.items())},
             "routes": sorted(map(repr, [*self.routes, *connected])),
+            "rules": sorted(self.rules),
             "sysctls": dict(sorted(self.sysctls.items())),
         }
 
@@ -183,6 +185,7 @@ class FakeNetlink(Netlink):
             alias=link.alias,
             master=master.ifindex if master else None,
             peer_index=peer.ifindex if peer else None,
+            port_state=3 if link.master else None,
         )
 
     @_call
@@ -280,8 +283,9 @@ class FakeNetlink(Netlink):
     def routes(self, family: int = AF_INET) -> list[Route]:
         space = self._space
         found = [
-            Route(dst, gateway, space.links[name].ifindex, metric)
-            for name, dst, gateway, metric in space.routes
+            Route(dst, gateway, space.links[name].ifindex, None)
+            for name, dst, gateway, table in space.routes
+            if table is None
         ]
         for link in space.links.values():
             if link.name != "lo":
@@ -290,26 +294,51 @@ class FakeNetlink(Netlink):
 
     @_call
     def add_route(
-        self, name: str, dst: Network | None, gateway: str | None, metric: int | None
+        self, name: str, dst: Network | None, gateway: str | None, *, table: int | None = None
     ) -> None:
         link, space = self._link(name), self._space
         if not link.up and gateway is None:
             raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
         if not _reaches(list(space.on_link(link)), gateway):
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
-        if any((route[1], route[3]) == (dst, metric) for route in space.routes):
+        if any((route[1], route[3]) == (dst, table) for route in space.routes):
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-        space.routes.append((name, dst, gateway, metric))
+        space.routes.append((name, dst, gateway, table))
+
+    @_call
+    def replace_default(self, name: str, gateway: str) -> None:
+        link, space = self._link(name), self._space
+        if not _reaches(list(space.on_link(link)), gateway):
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+        space.routes = [r for r in space.routes if (r[1], r[3]) != (None, None)]
+        space.routes.append((name, None, gateway, None))
 
     @_call
     def delete_route(
-        self, name: str, dst: Network | None, gateway: str | None, metric: int | None
+        self, name: str, dst: Network | None, gateway: str | None, *, table: int | None = None
     ) -> None:
         self._link(name)
         try:
-            self._space.routes.remove((name, dst, gateway, metric))
+            self._space.routes.remove((name, dst, gateway, table))
         except ValueError:
             raise OSError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+
+    @_call
+    def rules(self) -> list[tuple[str, int]]:
+        return list(self._space.rules)
+
+    @_call
+    def add_rule(self, source: str, table: int) -> None:
+        if (source, table) in self._space.rules:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        self._space.rules.append((source, table))
+
+    @_call
+    def delete_rule(self, source: str, table: int) -> None:
+        try:
+            self._space.rules.remove((source, table))
+        except ValueError:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
 
 class FakeFirewall:
@@ -456,6 +485,11 @@ class FakeKernel(Kernel):
     @_call
     def sysctl(self, key: str, at: str | None = None) -> str | None:
         return self.space(at).sysctls.get(key)
+
+    @_call
+    def sysctls(self, directory: str, leaf: str) -> dict[str, str]:
+        own = self.space(None).sysctls
+        return {k: v for k, v in own.items() if k.startswith(directory) and k.endswith("/" + leaf)}
 
     @_call
     def set_sysctl(self, key: str, value: str, at: str | None = None) -> None:

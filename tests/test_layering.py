@@ -49,8 +49,9 @@ ORDER = """
     netkit/drivers/__init__.py
     netkit/drivers/*.py
     netkit/store.py
+    netkit/gateway.py
     netkit/changes.py
-    netkit/targets.py netkit/gateway.py
+    netkit/targets.py
     netkit/networks.py netkit/sandboxes.py netkit/recovery.py
     netkit/engine.py
     netkit/containers.py

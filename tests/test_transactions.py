@@ -188,7 +188,7 @@ LINES = {
     "set_alias": "ip link set br-",
     "set_up": " link set ",
     "add_address": " addr add ",
-    "add_route": "ip -n c1 route add default via",
+    "add_route": "ip -n c1 route add ",
     "delete_route": "ip -n c1 route del default via",
     "set_sysctl": "sysctl -qw",
     "create_netns": "ip netns add c1",

@@ -65,12 +65,13 @@ class LazyGroup(click.Group):
 @click.option(
     "--firewall",
     type=click.Choice(["nftables", "none"]),
-    default="nftables",
-    help="Firewall back end; none writes no rule at all.",
+    help="Firewall of the first network and all after it [nftables]; none writes no rule at all.",
 )
 @click.version_option(None, "--version", "-v", package_name="netkit-containers")
 @click.pass_context
-def cli(ctx: click.Context, state_dir: str | None, run_dir: str | None, firewall: str) -> None:
+def cli(
+    ctx: click.Context, state_dir: str | None, run_dir: str | None, firewall: str | None
+) -> None:
     """Container networks without a container engine."""
     ctx.obj = {"state_dir": state_dir, "run_dir": run_dir, "firewall_name": firewall}
 

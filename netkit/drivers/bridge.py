@@ -9,6 +9,7 @@ falls after the port is gone, so there is no moment in which a container may sen
 from __future__ import annotations
 
 from collections.abc import Mapping
+from zlib import crc32
 
 from netkit.firewall import Guard, Isolate, Masquerade, Publish, Rule
 from netkit.kernel.sysctl import key
@@ -17,10 +18,13 @@ from netkit.steps import (
     Address,
     Alias,
     Bridge,
-    DefaultRoute,
+    Forwarding,
     LinkUp,
     Plan,
     Port,
+    PortReady,
+    Route,
+    RuleFrom,
     Rules,
     Step,
     Sysctl,
@@ -28,11 +32,13 @@ from netkit.steps import (
     Veth,
 )
 
+_TABLES = 1 << 16  # routing tables of our own begin above those that people number by hand
+
 
 def shared(net: NetworkRecord) -> Mapping[str, Plan]:
     plans: dict[str, Plan] = {"tables": (Tables(),)}
     if net.ip_forward and not net.internal:
-        plans["forwarding"] = (Sysctl(key=key("net.ipv4.ip_forward"), value="1"),)
+        plans["forwarding"] = (Forwarding(),)
     return plans
 
 
@@ -41,12 +47,11 @@ def network(net: NetworkRecord) -> Plan:
     rules: list[Rule] = [Isolate(net.bridge, net.subnet, net.internal)]
     if net.masquerade and not net.internal:
         rules.append(Masquerade(net.bridge))
-    ipv6 = key("net.ipv6.conf", net.bridge, "disable_ipv6")
     localnet = key("net.ipv4.conf", net.bridge, "route_localnet")
     return (
         Bridge(name=net.bridge, mac=net.mac, mtu=net.mtu, alias=_alias(net.id)),
         Alias(dev=net.bridge, alias=_alias(net.id)),
-        Sysctl(key=ipv6, value="1", dev=net.bridge),
+        _no_ipv6(net.bridge),
         # localhost's connections to published ports leave through the bridge
         Sysctl(key=localnet, value="1", dev=net.bridge),
         Rules(rules=tuple(rules)),
@@ -77,16 +82,35 @@ def endpoint(net: NetworkRecord, ep: EndpointRecord) -> Plan:
             alias=_alias(ep.id),
         ),
         Port(dev=ep.host_ifname, alias=_alias(ep.id)),
-        Sysctl(
-            key=key("net.ipv6.conf", ep.ifname, "disable_ipv6"), value="1", dev=ep.ifname, at=at
-        ),
+        _no_ipv6(ep.host_ifname),
+        _no_ipv6(ep.ifname, at),
     ]
     if ep.address is not None:
         plan.append(Address(dev=ep.ifname, address=ep.address, at=at))
     plan.append(LinkUp(dev=ep.ifname, at=at, fresh=True))
-    if ep.default_route and ep.gateway is not None:
-        plan.append(DefaultRoute(dev=ep.ifname, gateway=ep.gateway, at=at))
+    plan.append(PortReady(dev=ep.host_ifname))
+    if ep.ports:
+        plan += _answers(net, ep)
     return tuple(plan)
+
+
+def _answers(net: NetworkRecord, ep: EndpointRecord) -> Plan:
+    """What answers at a published port goes back by this network, whichever has the default route.
+
+    Elsewhere it would leave with an address that is not that network's, and the guard drops it.
+    """
+    assert ep.address is not None
+    assert ep.netns is not None
+    table = _TABLES + crc32(ep.ifname.encode()) % _TABLES
+    return (
+        Route(dev=ep.ifname, table=table, at=ep.netns, dst=net.subnet),
+        Route(dev=ep.ifname, table=table, at=ep.netns, gateway=net.gateway),
+        RuleFrom(address=ep.address.ip, table=table, at=ep.netns),
+    )
+
+
+def _no_ipv6(dev: str, at: str | None = None) -> Sysctl:
+    return Sysctl(key=key("net.ipv6.conf", dev, "disable_ipv6"), value="1", dev=dev, at=at)
 
 
 def _alias(owner: str) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 Address = IPv4Address
+DEFAULT = "nftables"
 
 
 class Isolate(msgspec.Struct, frozen=True, tag=True):

@@ -56,6 +56,9 @@ class Kernel:
     def set_sysctl(self, key: str, value: str, at: str | None = None) -> None:
         sysctl.write(key, value, at)
 
+    def sysctls(self, directory: str, leaf: str) -> dict[str, str]:
+        return sysctl.each(directory, leaf)
+
     def create_netns(self, name: str) -> None:
         netns.create(name)
 

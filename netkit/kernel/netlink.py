@@ -33,6 +33,7 @@ Network = IPv4Network | IPv6Network
 FORWARDED_GROUPS = 0xFFF8
 _SCOPE_LINK = 253
 _RT_TABLE_MAIN = 254
+_RULE_PRIORITY = 32000  # before the main table's 32766
 _RTPROT_BOOT = 3  # what `ip route add` says; pyroute2 would say static
 _IFF_UP = 1
 _SIOCGIFINDEX = 0x8933
@@ -50,6 +51,7 @@ class Link(NamedTuple):
     alias: str | None
     master: int | None
     peer_index: int | None
+    port_state: int | None = None
 
 
 class Route(NamedTuple):
@@ -204,19 +206,24 @@ class Netlink:
             return found
 
     def add_route(
-        self, name: str, dst: Network | None, gateway: str | None, metric: int | None
+        self, name: str, dst: Network | None, gateway: str | None, *, table: int | None = None
     ) -> None:
         with _translated():
-            self._ip.route("add", **self._route(name, dst, gateway, metric))
+            self._ip.route("add", **self._route(name, dst, gateway, table))
+
+    def replace_default(self, name: str, gateway: str) -> None:
+        """Make this the default route of the main table, in place of the one there is."""
+        with _translated():
+            self._ip.route("replace", **self._route(name, None, gateway, None))
 
     def delete_route(
-        self, name: str, dst: Network | None, gateway: str | None, metric: int | None
+        self, name: str, dst: Network | None, gateway: str | None, *, table: int | None = None
     ) -> None:
         with _translated():
-            self._ip.route("del", **self._route(name, dst, gateway, metric))
+            self._ip.route("del", **self._route(name, dst, gateway, table))
 
     def _route(
-        self, name: str, dst: Network | None, gateway: str | None, metric: int | None
+        self, name: str, dst: Network | None, gateway: str | None, table: int | None
     ) -> dict[str, Any]:
         route: dict[str, Any] = {
             "oif": self.index(name),
@@ -228,9 +235,33 @@ class Netlink:
         else:
             route["gateway"] = gateway
             route["family"] = socket.AF_INET6 if ":" in gateway else socket.AF_INET
-        if metric is not None:
-            route["priority"] = metric
+        if table is not None:
+            route["table"] = table
         return route
+
+    def rules(self) -> list[tuple[str, int]]:
+        """(source, table) of the IPv4 policy rules that look at the source."""
+        with _translated():
+            found = self._ip.get_rules(family=socket.AF_INET)
+            return [(str(m.get("src")), int(m.get("table"))) for m in found if m.get("src")]
+
+    def add_rule(self, source: str, table: int) -> None:
+        with _translated():
+            self._ip.rule("add", **_rule(source, table))
+
+    def delete_rule(self, source: str, table: int) -> None:
+        with _translated():
+            self._ip.rule("del", **_rule(source, table))
+
+
+def _rule(source: str, table: int) -> dict[str, Any]:
+    return {
+        "family": socket.AF_INET,
+        "src": source,
+        "src_len": 32,
+        "table": table,
+        "priority": _RULE_PRIORITY,
+    }
 
 
 def _address(address: Interface) -> dict[str, Any]:
@@ -247,6 +278,7 @@ def _local(message: Any) -> str:
 
 def _link(message: Any) -> Link:
     info = message.get("linkinfo")
+    port = info.get("IFLA_INFO_SLAVE_DATA") if info else None
     return Link(
         ifindex=message["index"],
         name=message.get("ifname"),
@@ -257,6 +289,7 @@ def _link(message: Any) -> Link:
         alias=message.get("ifalias") or None,
         master=message.get("master"),
         peer_index=message.get("link"),
+        port_state=port.get("IFLA_BRPORT_STATE") if port else None,
     )
 
 

@@ -179,6 +179,17 @@ def alive(pid: int, start_time: int) -> bool:
     return _start_time(pid) == start_time
 
 
+def residents(netns: str) -> list[Process]:
+    """The processes that live in the network namespace at a path. It looks at all there are."""
+    found = []
+    here = os.stat(netns)
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with suppress(OSError):
+            if os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), here):
+                found.append(Process(pid, _start_time(pid) or 0))
+    return found
+
+
 def kill(pid: int, start_time: int, signum: int, timeout_s: float) -> bool:
     """Send *signum* to that very process and wait for its end; whether it is gone."""
     import select

@@ -9,6 +9,8 @@ Source   Documentation/networking/ip-sysctl.rst. Inside a thread that has joined
 
 from __future__ import annotations
 
+import os
+
 from netkit.kernel import netns
 
 ROOT = "/proc/sys/"
@@ -18,11 +20,6 @@ def key(*parts: str) -> str:
     """The path below /proc/sys of a parameter; dots separate, except within the middle parts."""
     head, *rest = parts
     return "/".join([head.replace(".", "/"), *rest])
-
-
-def dotted(path: str) -> str:
-    """The key as sysctl(8) prints it: dots for slashes, and slashes for dots."""
-    return path.translate(str.maketrans("./", "/."))
 
 
 def read(path: str, at: str | None = None) -> str | None:
@@ -44,3 +41,9 @@ def write(path: str, value: str, at: str | None = None) -> None:
             file.write(value)
 
     put() if at is None else netns.run(at, put)
+
+
+def each(directory: str, leaf: str) -> dict[str, str]:
+    """The parameter *leaf* of everything below *directory*: of every interface, say."""
+    paths = [f"{directory}/{name}/{leaf}" for name in sorted(os.listdir(ROOT + directory))]
+    return {path: value for path in paths if (value := read(path)) is not None}

@@ -146,7 +146,7 @@ def test_what_is_done_to_a_missing_link_is_refused(kernel: Kernel, verb: str) ->
             case "address":
                 netlink.delete_address("nope", ADDRESS)
             case _:
-                netlink.delete_route("nope", None, "10.88.0.1", None)
+                netlink.delete_route("nope", None, "10.88.0.1")
 
 
 def test_an_alias_is_kept(kernel: Kernel) -> None:
@@ -201,15 +201,15 @@ def test_a_default_route_is_there_once_until_it_is_deleted(kernel: Kernel) -> No
     netlink = kernel.netlink(PLACE)
     netlink.add_address("eth0", ADDRESS)
     netlink.set_up("eth0")
-    netlink.add_route("eth0", None, "10.88.0.1", None)
+    netlink.add_route("eth0", None, "10.88.0.1")
     with refused(errno.EEXIST):
-        netlink.add_route("eth0", None, "10.88.0.1", None)
+        netlink.add_route("eth0", None, "10.88.0.1")
     assert ("10.88.0.1", netlink.index("eth0")) in [
         (route.gateway, route.ifindex) for route in netlink.routes() if route.dst is None
     ]
-    netlink.delete_route("eth0", None, "10.88.0.1", None)
+    netlink.delete_route("eth0", None, "10.88.0.1")
     with refused(errno.ESRCH):
-        netlink.delete_route("eth0", None, "10.88.0.1", None)
+        netlink.delete_route("eth0", None, "10.88.0.1")
     assert [route.dst for route in netlink.routes()] == [IPv4Network("10.88.0.0/24")]
 
 
@@ -217,9 +217,9 @@ def test_a_route_through_a_link_that_is_down_is_refused(kernel: Kernel) -> None:
     connect(kernel)
     kernel.netlink(PLACE).add_address("eth0", ADDRESS)
     with refused(errno.ENETDOWN):
-        kernel.netlink(PLACE).add_route("eth0", IPv4Network("10.89.0.0/24"), None, None)
+        kernel.netlink(PLACE).add_route("eth0", IPv4Network("10.89.0.0/24"), None)
     with refused(errno.ENETUNREACH):  # what is not up reaches no gateway
-        kernel.netlink(PLACE).add_route("eth0", None, "10.88.0.1", None)
+        kernel.netlink(PLACE).add_route("eth0", None, "10.88.0.1")
 
 
 def test_a_gateway_nobody_can_reach_is_refused(kernel: Kernel) -> None:
@@ -227,7 +227,7 @@ def test_a_gateway_nobody_can_reach_is_refused(kernel: Kernel) -> None:
     kernel.netlink(PLACE).add_address("eth0", ADDRESS)
     kernel.netlink(PLACE).set_up("eth0")
     with refused(errno.ENETUNREACH):
-        kernel.netlink(PLACE).add_route("eth0", None, "192.0.2.1", None)
+        kernel.netlink(PLACE).add_route("eth0", None, "192.0.2.1")
 
 
 @pytest.mark.parametrize("how", ["link", "down", "address"])
@@ -236,7 +236,7 @@ def test_routes_die_with_what_they_lead_through(kernel: Kernel, how: str) -> Non
     netlink = kernel.netlink(PLACE)
     netlink.add_address("eth0", ADDRESS)
     netlink.set_up("eth0")
-    netlink.add_route("eth0", None, "10.88.0.1", None)
+    netlink.add_route("eth0", None, "10.88.0.1")
     match how:
         case "link":
             kernel.netlink().delete_link("veth1")
