@@ -39,7 +39,8 @@ class Netkit:
     """The way in: networks, containers, and the engine behind them.
 
     *state_dir* and *run_dir* default to NETKIT_STATE_DIR and NETKIT_RUN_DIR, else /var/lib/netkit
-    and /run/netkit. A Netkit belongs to the thread that made it.
+    and /run/netkit. *address_pools*, (CIDR, prefix length of a subnet), are where subnets that
+    nobody names are taken from; Docker's by default. A Netkit belongs to the thread that made it.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Netkit:
         state_dir: str | None = None,
         run_dir: str | None = None,
         firewall: str | None = None,
+        address_pools: Iterable[tuple[str, int]] = (),
     ) -> None:
         from netkit.kernel import privilege
 
         privilege.require()
-        self.engine = Engine(state_dir, run_dir, firewall_name=firewall)
+        pools = [model.address_pool(f"base={base},size={size}") for base, size in address_pools]
+        self.engine = Engine(state_dir, run_dir, firewall_name=firewall, address_pools=pools)
         self.networks = Networks(self.engine)
 
     def __enter__(self) -> Self:
@@ -108,10 +111,13 @@ class Networks:
         labels: Mapping[str, str] | None = None,
         force: bool = False,
     ) -> Network:
-        """Create a network. Without *subnet*, one that hides nothing the host can reach."""
+        """Create a network. Without *subnet*, one that hides nothing the host can reach.
+
+        *subnet* "/24" asks for any of that length.
+        """
         fields: dict[str, Any] = {"mtu": mtu, "masquerade": masquerade, "ip_forward": ip_forward}
         if subnet is not None:
-            fields["subnet"] = model.subnet("subnet", subnet)
+            fields |= model.subnet_fields(subnet)
         if gateway is not None:
             fields["gateway"] = model.address("gateway", gateway)
         if ip_range is not None:

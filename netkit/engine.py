@@ -65,6 +65,7 @@ class Engine:
         run_dir: str | None = None,
         *,
         firewall_name: str | None = None,
+        address_pools: networks.Pools = (),
         kernel: Callable[[], Kernel] | None = None,
     ) -> None:
         state_dir = state_dir or os.environ.get("NETKIT_STATE_DIR") or STATE_DIR
@@ -79,6 +80,7 @@ class Engine:
         make = kernel or (lambda: Kernel(firewall.load(self._back_end(firewall_name))))
         self.changes = Changes(self.store, make)
         self.dry_run = self.changes.dry_run
+        self.address_pools = address_pools
 
     def close(self) -> None:
         self.store.close()
@@ -109,7 +111,7 @@ class Engine:
 
     def _create_network(self, spec: NetworkSpec, kernel: Kernel) -> NetworkRecord:
         with self.store.transaction(), _translated(f"cannot create network '{spec.name}'"):
-            net = networks.propose(self.changes, spec, kernel)
+            net = networks.propose(self.changes, spec, kernel, self.address_pools)
             records = self._with_plans(net, kernel)
             for record in records:
                 self.store.put(record)

@@ -172,6 +172,7 @@ class NetworkSpec(msgspec.Struct, frozen=True):
     name: str
     driver: str = "bridge"
     subnet: IPv4Network | None = None
+    prefixlen: int | None = None  # of a subnet to be chosen
     gateway: IPv4Address | None = None
     ip_range: IPv4Network | None = None
     reserved: Mapping[str, IPv4Address] = {}
@@ -277,6 +278,36 @@ def subnet(what: str, text: str) -> IPv4Network:
     raise InvalidSpec(
         f"invalid {what} {text!r:.80}: host bits are set", hint=f"did you mean {meant}?"
     )
+
+
+def subnet_fields(text: str) -> dict[str, Any]:
+    """The fields of a NetworkSpec that `--subnet` asks for: a subnet, or any of length /N."""
+    if text.startswith(("/", "0.0.0.0/")):  # the latter is Docker's way to say it
+        length = integer("prefix length", text.rpartition("/")[2])
+        if not 8 <= length <= 30:
+            raise InvalidSpec(
+                f"invalid subnet {text!r:.80}: no bridge network is a /{length}",
+                hint="a prefix length is from 8 to 30",
+            )
+        return {"prefixlen": length}
+    return {"subnet": subnet("subnet", text)}
+
+
+def address_pool(text: str) -> tuple[IPv4Network, int]:
+    """dockerd's `--default-address-pool base=CIDR,size=N`: where subnets are taken from."""
+    given = dict(part.partition("=")[::2] for part in text.split(","))
+    if set(given) != {"base", "size"}:
+        raise InvalidSpec(
+            f"invalid address pool {text!r:.80}: base and size are wanted",
+            hint="write base=10.0.0.0/8,size=24",
+        )
+    base, size = subnet("address pool", given["base"]), integer("size", given["size"])
+    if not base.prefixlen <= size <= 30:
+        raise InvalidSpec(
+            f"invalid address pool {text!r:.80}: cannot cut /{size} from {base}",
+            hint=f"size is from {base.prefixlen} to 30",
+        )
+    return base, size
 
 
 def validate_labels(labels: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ Source   Docker's pools and defaults; what is on-link or asked for names must st
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from netkit import drivers, model, namefiles, naming
@@ -30,10 +31,14 @@ BUILT_IN = (
         driver="none",
     ),
 )
+Pools = Sequence[tuple[IPv4Network, int]]  # networks, and the prefix length of pieces of them
 BUILT_IN_IDS = tuple(net.id for net in BUILT_IN)
 
 
-def propose(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> NetworkRecord:
+def propose(
+    changes: Changes, spec: NetworkSpec, kernel: Kernel, pools: Pools = ()
+) -> NetworkRecord:
+    """The record of the network *spec* asks for; a subnet not named is taken from *pools*."""
     drivers.load(spec.driver)
     if spec.driver in model.BUILT_IN:
         raise Conflict(
@@ -48,7 +53,7 @@ def propose(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> NetworkRecor
     import ipam
 
     id = naming.new_id()
-    subnet = _subnet(changes, spec, kernel)
+    subnet = _subnet(changes, spec, kernel, pools)
     pool = ipam.Pool(subnet, gateway=spec.gateway, ip_range=spec.ip_range, reserved=spec.reserved)
     if pool.gateway is None:
         raise InvalidSpec(
@@ -77,7 +82,7 @@ def propose(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> NetworkRecor
     )
 
 
-def _subnet(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> IPv4Network:
+def _subnet(changes: Changes, spec: NetworkSpec, kernel: Kernel, pools: Pools) -> IPv4Network:
     """The subnet asked for, or one that hides nothing the host can reach today."""
     from ipam import space
 
@@ -88,7 +93,8 @@ def _subnet(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> IPv4Network:
         return spec.subnet
     servers = [IPv4Network(server) for server in namefiles.nameservers() if ":" not in server]
     taken = [*(subnet for _, subnet in own), *routes, *servers]
-    found = space.AddressSpace().next(taken)
+    blocks = [space.Block.parse(base, size) for base, size in pools] or space.DOCKER_BLOCKS
+    found = space.AddressSpace(blocks).next(taken, size=spec.prefixlen)
     assert isinstance(found, IPv4Network)
     return found
 

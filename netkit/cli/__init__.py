@@ -67,13 +67,29 @@ class LazyGroup(click.Group):
     type=click.Choice(["nftables", "none"]),
     help="Firewall of the first network and all after it [nftables]; none writes no rule at all.",
 )
+@click.option(
+    "--default-address-pool",
+    "address_pools",
+    multiple=True,
+    metavar="base=CIDR,size=N",
+    help="Where subnets are taken from, and of which length [Docker's].",
+)
 @click.version_option(None, "--version", "-v", package_name="netkit-containers")
 @click.pass_context
 def cli(
-    ctx: click.Context, state_dir: str | None, run_dir: str | None, firewall: str | None
+    ctx: click.Context,
+    state_dir: str | None,
+    run_dir: str | None,
+    firewall: str | None,
+    address_pools: tuple[str, ...],
 ) -> None:
     """Container networks without a container engine."""
-    ctx.obj = {"state_dir": state_dir, "run_dir": run_dir, "firewall_name": firewall}
+    ctx.obj = {
+        "state_dir": state_dir,
+        "run_dir": run_dir,
+        "firewall_name": firewall,
+        "address_pools": address_pools,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

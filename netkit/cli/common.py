@@ -20,12 +20,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def open_engine() -> Engine:
     """The engine the global options ask for; refuses users the kernel would refuse."""
+    from netkit import model
     from netkit.engine import Engine
     from netkit.kernel import privilege
 
     privilege.require()
     root = click.get_current_context().find_root()
-    engine = Engine(**root.obj)
+    pools = [model.address_pool(text) for text in root.obj["address_pools"]]
+    engine = Engine(**root.obj | {"address_pools": pools})
     root.call_on_close(engine.close)
     return engine
 

@@ -32,7 +32,7 @@ def network_command() -> None:
 @network_command.command()
 @click.argument("name")
 @click.option("-d", "--driver", default="bridge", show_default=True, help="Network driver.")
-@click.option("--subnet", metavar="CIDR", help="Subnet; by default one that is free.")
+@click.option("--subnet", metavar="CIDR", help="Subnet, or /N for any of that length [a free one].")
 @click.option("--gateway", metavar="IP", help="Gateway; by default the subnet's first address.")
 @click.option("--ip-range", metavar="CIDR", help="Where automatic addresses are taken from.")
 @click.option(
@@ -59,7 +59,6 @@ def create(name: str, opt: Sequence[str], dry_run: bool, **given: Any) -> None:
         return None if value is None else convert(what, value)
 
     fields: dict[str, Any] = {
-        "subnet": optional(model.subnet, "subnet", given["subnet"]),
         "gateway": optional(model.address, "gateway", given["gateway"]),
         "ip_range": optional(model.subnet, "IP range", given["ip_range"]),
         "reserved": {
@@ -72,6 +71,8 @@ def create(name: str, opt: Sequence[str], dry_run: bool, **given: Any) -> None:
         "ip_forward": given["ip_forward"],
         "labels": pairs("label", given["label"]),
     }
+    if given["subnet"] is not None:
+        fields |= model.subnet_fields(given["subnet"])
     fields |= model.NetworkSpec.options(pairs("option", opt))
     spec = model.NetworkSpec(
         name, given["driver"], internal=given["internal"], force=given["force"], **fields
