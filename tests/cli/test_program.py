@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -153,7 +154,9 @@ def on_a_terminal(*words: str) -> tuple[subprocess.Popen[str], int]:
 def read_until(terminal: int, text: str) -> str:
     """What comes from the terminal until *text* does, or the end of it."""
     found, end = "", time.monotonic() + BOUND_S
-    while text not in found and time.monotonic() < end:
+    while text not in found and (left := end - time.monotonic()) > 0:
+        if not select.select([terminal], [], [], left)[0]:
+            break
         try:
             found += os.read(terminal, 4096).decode()
         except OSError:  # EIO: nobody has the other side open any more
@@ -166,8 +169,8 @@ def test_an_interactive_shell_has_the_terminal() -> None:
     program, terminal = on_a_terminal("run", "--rm", "-it", "--net=net", "sh")
     os.write(terminal, b"test -t 0 && echo is$((40+2)) a $(tty | cut -c1-5)\n")
     assert "is42 a /dev/" in read_until(terminal, "is42 a")
-    os.write(terminal, b"sleep 60\n")
-    read_until(terminal, "sleep 60")
+    os.write(terminal, b"echo on$((3+1)); sleep 60\n")
+    read_until(terminal, "on4")  # the shell has read the line: ^C drops what it has not
     os.write(terminal, b"\x03")  # ^C is for sleep: neither the shell nor netkit dies of it
     os.write(terminal, b"echo still $((40+3)) here\n")
     read_until(terminal, "still 43 here")
