@@ -44,7 +44,9 @@ ORDER = """
     netkit/kernel/netlink.py netkit/kernel/conntrack.py netkit/kernel/privilege.py
     netkit/kernel/lab.py
     netkit/kernel/__init__.py
-    netkit/steps.py
+    netkit/steps/base.py
+    netkit/steps/links.py netkit/steps/routes.py netkit/steps/host.py netkit/steps/files.py
+    netkit/steps/__init__.py
     netkit/namefiles.py
     netkit/drivers/__init__.py
     netkit/drivers/*.py

@@ -1,0 +1,107 @@
+"""A step: one reversible change; and how namespaces and keys read in the lines steps print.
+
+Shapes   `at` is the path of a network namespace, None the host; a thing is what other things are
+         within, and go with: a namespace, a link, a file
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from netkit.kernel import Kernel
+
+Thing = tuple[str, ...]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One change. The verbs raise OSError or NetkitError; the functions below translate."""
+
+    durable: ClassVar[bool] = False  # outlives a reboot, so it must be undone even after one
+
+    @property
+    def makes(self) -> Sequence[Thing]:
+        """The things whose deletion takes along all that is `within` them."""
+        return ()
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return ()
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        """This step with what it will replace; None: nothing to do. Changes nothing."""
+        return self
+
+    def add(self, kernel: Kernel) -> None: ...
+
+    def delete(self, kernel: Kernel) -> None:
+        """Put back what was. What is gone already, or not ours, is left as it is."""
+
+    def check(self, kernel: Kernel) -> None:
+        """Raise Drift where the kernel no longer holds what add put there."""
+
+    def undo(self) -> str:
+        """What `delete` does, as an operator would type it; "": nothing of its own."""
+        return ""
+
+
+def dotted(key: str) -> str:
+    """The key as sysctl(8) takes it: a dot within an interface's name becomes a slash."""
+    return key.translate(str.maketrans("./", "/."))
+
+
+def within(at: str | None, dev: str | None) -> Sequence[Thing]:
+    """An interface goes with its namespace; on the host side, what is on it goes with it."""
+    things: list[Thing] = []
+    if dev is not None:
+        things.append(("link", at or "", dev))
+    if at is not None:
+        things.append(("netns", at))
+    return things
+
+
+def delete_link(kernel: Kernel, name: str, kind: str, mac: str, alias: str) -> None:
+    link = kernel.netlink().link(name)
+    if link is None or link.kind != kind or (link.mac != mac and link.alias != alias):
+        return
+    with gone_is_success():
+        kernel.netlink().delete_link(name)
+
+
+class gone_is_success:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+        gone = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
+        return isinstance(error, OSError) and error.errno in gone
+
+
+def _name(at: str) -> str | None:
+    """The name `ip netns` knows a namespace by, if it has one."""
+    head, _, name = at.rpartition("/")
+    return name if head == "/run/netns" else None
+
+
+def ip(at: str | None) -> str:
+    if at is None:
+        return "ip"
+    name = _name(at)
+    return f"ip -n {name}" if name else f"nsenter --net={shlex.quote(at)} ip"
+
+
+def enter(at: str | None) -> str:
+    if at is None:
+        return ""
+    name = _name(at)
+    return f"ip netns exec {name} " if name else f"nsenter --net={shlex.quote(at)} "
+
+
+def netns_argument(at: str) -> str:
+    parts = at.split("/")
+    if parts[:2] == ["", "proc"] and parts[3:] == ["ns", "net"]:
+        return parts[2]
+    return _name(at) or shlex.quote(at)

@@ -1,0 +1,242 @@
+"""Namespaces and links: a bridge, and the veth pair between it and a sandbox.
+
+A link bears a MAC derived from its owner from birth, and an alias soon after: by these, and by its
+name, it is known to be ours.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+
+from netkit.errors import Conflict, Drift
+from netkit.kernel import Kernel
+from netkit.kernel.netlink import FORWARDED_GROUPS
+from netkit.steps.base import (
+    Step,
+    Thing,
+    delete_link,
+    ip,
+    netns_argument,
+    within,
+)
+
+_FORWARDING = 3  # of a bridge port: BR_STATE_FORWARDING, linux/if_bridge.h
+_READY_TRIES, _READY_PAUSE_S = 300, 0.005
+
+
+class Netns(Step, frozen=True, kw_only=True):
+    """A named namespace."""
+
+    name: str
+
+    @property
+    def path(self) -> str:
+        return f"/run/netns/{self.name}"
+
+    @property
+    def makes(self) -> Sequence[Thing]:
+        return (("netns", self.path),)
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        if kernel.exists(self.path):
+            raise Conflict(
+                f"a network namespace named '{self.name}' exists already",
+                hint=f"choose another name, or connect to it: netkit connect --net NET {self.name}",
+            )
+        return self
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.create_netns(self.name)
+
+    def delete(self, kernel: Kernel) -> None:
+        kernel.delete_netns(self.name)
+
+    def check(self, kernel: Kernel) -> None:
+        if not kernel.exists(self.path):
+            raise Drift(f"namespace {self.path} is gone")
+
+    def undo(self) -> str:
+        return f"ip netns del {self.name}"
+
+    def __str__(self) -> str:
+        return f"ip netns add {self.name}"
+
+
+class LinkUp(Step, frozen=True, kw_only=True):
+    """An interface is set up. It is not set down again: it goes with its namespace."""
+
+    dev: str
+    at: str | None = None
+    fresh: bool = False  # made by the same plan, so there is nothing to look at yet
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, self.dev)
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        link = None if self.fresh else kernel.netlink(self.at).link(self.dev)
+        return None if link and link.up else self
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink(self.at).set_up(self.dev)
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink(self.at).link(self.dev)
+        if not (link and link.up):
+            raise Drift(f"interface {self.dev} is {'down' if link else 'gone'}")
+
+    def __str__(self) -> str:
+        return f"{ip(self.at)} link set {self.dev} up"
+
+
+class Bridge(Step, frozen=True, kw_only=True):
+    """A bridge, its MAC pinned."""
+
+    name: str
+    mac: str
+    mtu: int
+    alias: str
+
+    @property
+    def makes(self) -> Sequence[Thing]:
+        return (("link", "", self.name),)
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        link = kernel.netlink().link(self.name)
+        if link is not None:
+            raise Conflict(
+                f"an interface named '{self.name}' exists already ({link.kind or 'physical'})",
+                hint="give the network another bridge name: -o com.docker.network.bridge.name=NAME",
+            )
+        return self
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().add_bridge(self.name, mac=self.mac, mtu=self.mtu)
+
+    def delete(self, kernel: Kernel) -> None:
+        delete_link(kernel, self.name, "bridge", self.mac, self.alias)
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink().link(self.name)
+        if link is None or link.kind != "bridge":
+            raise Drift(f"bridge {self.name} is {'not as made' if link else 'gone'}")
+
+    def undo(self) -> str:
+        return f"ip link del {self.name}"
+
+    def __str__(self) -> str:
+        groups = f"group_fwd_mask {FORWARDED_GROUPS:#x}"
+        return f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge {groups}"
+
+
+class Alias(Step, frozen=True, kw_only=True):
+    """The owner's name on a link."""
+
+    dev: str
+    alias: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(None, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().set_alias(self.dev, self.alias)
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} alias {shlex.quote(self.alias)}"
+
+
+class Veth(Step, frozen=True, kw_only=True):
+    """A veth pair, born where its ends belong: one on the bridge, up; the other in the sandbox."""
+
+    name: str
+    mac: str
+    mtu: int
+    master: str
+    peer: str
+    peer_mac: str
+    at: str
+    alias: str
+
+    @property
+    def makes(self) -> Sequence[Thing]:
+        return (("link", "", self.name), ("link", self.at, self.peer))
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().add_veth(
+            self.name,
+            mac=self.mac,
+            mtu=self.mtu,
+            master=self.master,
+            peer=self.peer,
+            peer_mac=self.peer_mac,
+            peer_netns=self.at,
+        )
+
+    def delete(self, kernel: Kernel) -> None:
+        delete_link(kernel, self.name, "veth", self.mac, self.alias)
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink().link(self.name)
+        if link is None or not link.up:
+            raise Drift(f"interface {self.name} is {'down' if link else 'gone'}")
+        bridge = kernel.netlink().link(self.master)
+        if bridge is None or link.master != bridge.ifindex:
+            raise Drift(f"interface {self.name} is no port of {self.master}")
+        peer = kernel.netlink(self.at).link(self.peer)
+        if peer is None or peer.mac != self.peer_mac:
+            raise Drift(f"interface {self.peer} in {self.at} is {'changed' if peer else 'gone'}")
+
+    def undo(self) -> str:
+        return f"ip link del {self.name}"
+
+    def __str__(self) -> str:
+        return (
+            f"ip link add {self.name} address {self.mac} mtu {self.mtu} master {self.master} up "
+            f"type veth peer name {self.peer} address {self.peer_mac} mtu {self.mtu} "
+            f"netns {netns_argument(self.at)}"
+        )
+
+
+class Port(Step, frozen=True, kw_only=True):
+    """A bridge port's owner, and hairpin: a container may meet itself through a published port."""
+
+    dev: str
+    alias: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(None, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().set_port(self.dev, alias=self.alias, hairpin=True)
+
+    def __str__(self) -> str:
+        alias = shlex.quote(self.alias)
+        return f"ip link set {self.dev} alias {alias} type bridge_slave hairpin on"
+
+
+class PortReady(Step, frozen=True, kw_only=True):
+    """A bridge port forwards: until the kernel has seen to that, first packets are lost.
+
+    It does so when it next looks after carriers, which on a busy host may be a second later.
+    """
+
+    dev: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(None, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        for _ in range(_READY_TRIES):
+            link = kernel.netlink().link(self.dev)  # since Linux 6.8 the question itself settles it
+            if link is None or link.port_state in (None, _FORWARDING):
+                return
+            time.sleep(_READY_PAUSE_S)
+
+    def __str__(self) -> str:
+        ready = f"bridge link show dev {self.dev} | grep -q forwarding"
+        return f"timeout 2 sh -c 'until {ready}; do sleep 0.01; done' || true"
