@@ -65,6 +65,7 @@ def within(at: str | None, dev: str | None) -> Sequence[Thing]:
 
 
 def delete_link(kernel: Kernel, name: str, kind: str, mac: str, alias: str) -> None:
+    """Delete a link that is ours; one of the same name that bears neither mark is not."""
     link = kernel.netlink().link(name)
     if link is None or link.kind != kind or (link.mac != mac and link.alias != alias):
         return
@@ -73,6 +74,8 @@ def delete_link(kernel: Kernel, name: str, kind: str, mac: str, alias: str) -> N
 
 
 class gone_is_success:
+    """What is to be deleted need not be there any more."""
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
@@ -87,6 +90,7 @@ def _name(at: str) -> str | None:
 
 
 def ip(at: str | None) -> str:
+    """The program ip, as it is called to act in a namespace."""
     if at is None:
         return "ip"
     name = _name(at)
@@ -94,6 +98,7 @@ def ip(at: str | None) -> str:
 
 
 def enter(at: str | None) -> str:
+    """What stands before a command that is to run in a namespace."""
     if at is None:
         return ""
     name = _name(at)
@@ -101,6 +106,7 @@ def enter(at: str | None) -> str:
 
 
 def netns_argument(at: str) -> str:
+    """A namespace as the argument of `ip link … netns`: a pid, a name or a path."""
     parts = at.split("/")
     if parts[:2] == ["", "proc"] and parts[3:] == ["ns", "net"]:
         return parts[2]
