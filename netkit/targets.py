@@ -92,7 +92,7 @@ def _name(path: str) -> str:
 
 
 def _known(store: SqliteStore, target: Target) -> SandboxRecord | Target:
-    if target.identity == netns.own():
+    if target.identity in netns.hosts():
         raise InvalidSpec(
             f"'{target.path}' is the host's own network namespace",
             hint="give a namespace of a container; for the host's network use --net host",

@@ -25,6 +25,7 @@ from netkit.kernel import mounts
 T = TypeVar("T")
 
 NAMED = "/run/netns"  # iproute2's NETNS_RUN_DIR; /var/run is a link to /run
+_INIT = "/proc/1/ns/net"
 _NS_GET_NSTYPE = 0xB703  # _IO(0xb7, 0x3), linux/nsfs.h
 
 
@@ -131,6 +132,15 @@ def _no_netns(path: str) -> InvalidSpec:
         f"{path!r} is not a network namespace",
         hint="give /proc/PID/ns/net, or a name that `ip netns list` shows",
     )
+
+
+def hosts() -> set[str]:
+    """The namespaces that are a host's: netkit's own, and that of the machine's first process."""
+    found = {own()}
+    with suppress(OSError):
+        init = os.stat(_INIT)
+        found.add(f"{init.st_dev}:{init.st_ino}")
+    return found
 
 
 def own() -> str:

@@ -81,7 +81,7 @@ BOX = (
 
 
 def start(script: str, setup: str = ":", stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    shell = f'mount -t tmpfs tmpfs /run && {setup} && exec "$0" -Bc "$1"'
+    shell = f'mount -t tmpfs tmpfs /run && {setup} && exec "$0" -Buc "$1"'
     unshare = ["unshare", "-nmu", "--propagation=private", "sh", "-ec", shell]
     return subprocess.Popen(
         [*unshare, sys.executable, PRELUDE + dedent(script)],
@@ -193,7 +193,10 @@ def test_the_command_gets_a_clean_process() -> None:
             child = spawn(Command(("sleep", "60"), netns="/run/netns/box"))
             print(has_only_stdio(child.pid))
             status = dict(line.split(":\\t") for line in open(f"/proc/{child.pid}/status"))
-            print(int(status["SigBlk"], 16), int(status["SigIgn"], 16))
+            own = dict(line.split(":\\t") for line in open("/proc/self/status"))
+            # Python ignores SIGPIPE and SIGXFSZ for itself; the command is to have them back
+            inherited = int(own["SigIgn"], 16) & ~(1 << 12 | 1 << 24)
+            print(int(status["SigBlk"], 16), int(status["SigIgn"], 16) & ~inherited)
             os.kill(child.pid, signal.SIGKILL)
             print(child.wait())
     """
