@@ -40,10 +40,14 @@ def test_a2_an_automatic_subnet_hides_nothing_the_host_can_reach(host: Host) -> 
     """Routes, nameservers and networks of netkit's own are all gone round."""
     host.neighbour("lan", "172.17.0.9/30", "172.17.0.10/30")
     run("ip route add 172.19.5.0/24 via 172.17.0.10")
-    with open("/etc/resolv.conf", "w") as file:  # the sandbox's own
+    with open(f"{host.base}/resolv.conf", "w") as file:
         file.write("nameserver 172.20.0.53\n")
-    ok("network", "create", "first")
-    ok("network", "create", "second")
+    run(f"mount --bind {host.base}/resolv.conf /etc/resolv.conf")
+    try:
+        ok("network", "create", "first")
+        ok("network", "create", "second")
+    finally:
+        run("umount /etc/resolv.conf")
     assert [subnet("first"), subnet("second")] == ["172.18.0.0/16", "172.21.0.0/16"]
 
 
