@@ -18,7 +18,7 @@ def test_a_refusal_bears_the_kernels_own_words(host: Host) -> None:
         with pytest.raises(OSError, match="Nexthop has invalid gateway") as refused:
             netlink.add_route("lo", None, "192.0.2.1")
         assert refused.value.errno == errno.ENETUNREACH
-        with pytest.raises(OSError, match="Address already assigned|File exists"):
+        with pytest.raises(OSError, match=r"Address already assigned|File exists"):
             netlink.add_address("lo", IPv4Interface("127.0.0.1/8"))
         assert netlink.link("lo") is not None  # and the next answer is to the next question
 
