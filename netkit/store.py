@@ -39,6 +39,7 @@ R = TypeVar("R", HostRecord, NetworkRecord, SandboxRecord, EndpointRecord)
 _VERSION = 1
 _WAIT_S = 5.0
 _LOCKED_WAIT_S = 60.0
+_CLOSE_WAIT_S = 1.0
 _SCHEMA = """
 CREATE TABLE record (
     kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT, network TEXT, sandbox TEXT, ifname TEXT,
@@ -64,9 +65,12 @@ class SqliteStore:
     def close(self) -> None:
         if self._open is not None:
             connection, lock = self._open
-            connection.close()
-            os.close(lock)
             self._open = None
+            # the last one to close clears up, and whoever opens meanwhile would be told "locked"
+            with suppress(Conflict):
+                _take_flock(lock, self._path, _CLOSE_WAIT_S)
+            connection.close()
+            os.close(lock)  # and with it the flock
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -98,28 +102,28 @@ class SqliteStore:
                 connection = sqlite3.connect(self._path, timeout=_WAIT_S, isolation_level=None)
             except (OSError, sqlite3.Error) as error:
                 raise _unusable(self.state_dir, error) from error
+            try:
+                with _flocked(lock, self._path), _sqlite_errors(self.state_dir):
+                    self._prepare(connection)
+            except BaseException:
+                connection.close()  # half open would be worse
+                os.close(lock)
+                raise
             self._open = connection, lock
-            with _sqlite_errors(self.state_dir):
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-                self._migrate(connection)
         return self._open
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
         found: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > _VERSION:
-            self.close()
             raise KernelRefused(
                 f"the state in {self._path} is of version {found}, "
                 f"this netkit knows versions up to {_VERSION}",
                 hint="upgrade netkit, or use another NETKIT_STATE_DIR",
             )
         if found == 0:
-            with self.transaction():
-                if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in _SCHEMA.split(";"):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version={_VERSION}")
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
 
     # -- locks
 
@@ -133,22 +137,14 @@ class SqliteStore:
         if connection.in_transaction:
             yield connection
             return
-
-        def take(wait: bool) -> None:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-
-        _wait_for(take, self._path, _WAIT_S)
-        try:
-            with _sqlite_errors(self.state_dir):
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-                connection.execute("COMMIT")
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
+        with _flocked(lock, self._path), _sqlite_errors(self.state_dir):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
 
     @contextmanager
     def locked(self, name: str, *, shared: bool = False) -> Iterator[None]:
@@ -350,6 +346,23 @@ def _sqlite_errors(path: str) -> Iterator[None]:
         if isinstance(error, sqlite3.IntegrityError):
             raise
         raise _unusable(path, error) from error
+
+
+@contextmanager
+def _flocked(fd: int, path: str) -> Iterator[None]:
+    """Hold the flock that goes before SQLite's own locks."""
+    _take_flock(fd, path, _WAIT_S)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def _take_flock(fd: int, path: str, wait_s: float) -> None:
+    def take(wait: bool) -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+    _wait_for(take, path, wait_s)
 
 
 def _wait_for(take: Callable[[bool], None], path: str, wait_s: float) -> None:

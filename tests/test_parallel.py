@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from netkit.errors import Conflict, NotFound
 from netkit.firewall import libnftables
 from netkit.kernel import conntrack
 from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.store import SqliteStore
 from scenarios.lab import Host, netkit, run, snapshot
 from tests.test_transactions import tables
 
@@ -155,3 +157,31 @@ def test_two_engines_of_one_process_do_not_unlock_each_others_store(host: Host) 
     assert [net.name for net in first.networks()][:2] == ["web", "other"]
     first.connect("other", name="c1")
     assert netkit("ps --format '{{.Names}}'") == "c1\n"
+
+
+def test_a_store_that_could_not_be_opened_is_not_half_open(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was told to try again finds the tables when it does."""
+
+    def locked(self: SqliteStore, connection: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    engine = host.engine()
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteStore, "_prepare", locked)
+        with pytest.raises(Conflict):
+            engine.create_network(WEB)
+    assert engine.store.intents() == []
+    engine.create_network(WEB)
+
+
+def test_a_store_is_opened_while_others_open_and_close_it(host: Host) -> None:
+    def open_and_close(engine: Engine, number: int) -> None:
+        for _ in range(20):
+            engine.networks()
+            with engine.store.transaction():
+                assert engine.store.intents() == []
+            engine.close()
+
+    assert at_once(12, open_and_close) == []
