@@ -50,7 +50,6 @@ CREATE UNIQUE INDEX record_ifname ON record (sandbox, ifname) WHERE ifname IS NO
 CREATE INDEX record_network ON record (network) WHERE network IS NOT NULL;
 CREATE INDEX record_sandbox ON record (sandbox) WHERE sandbox IS NOT NULL;
 CREATE INDEX record_maker ON record (maker) WHERE maker IS NOT NULL;
-CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -249,14 +248,6 @@ class SqliteStore:
         records = [_record(kind, row) for row in self._rows(" AND ".join(wheres), *values)]
         return sorted(records, key=lambda record: (record.created, record.id))
 
-    def any(self, kind: type[R], *, network: str | None = None, sandbox: str | None = None) -> bool:
-        if not self.exists():
-            return False
-        column, value = ("network", network) if network is not None else ("sandbox", sandbox)
-        if value is None:
-            return bool(self._rows("kind=? LIMIT 1", kind.kind))
-        return bool(self._rows(f"{column}=? AND kind=? LIMIT 1", value, kind.kind))
-
     def intents(self) -> list[Record]:
         """The records in the midst of being made or deleted, in the order they are to be undone."""
         if not self.exists():
@@ -273,17 +264,6 @@ class SqliteStore:
         with _sqlite_errors(self.state_dir):
             sql = f"SELECT kind, maker, body FROM record WHERE {where}"
             return self.connection.execute(sql, values).fetchall()
-
-    # -- settings
-
-    def setting(self, name: str) -> str | None:
-        if not self.exists():
-            return None
-        row = self.connection.execute("SELECT value FROM setting WHERE name=?", (name,)).fetchone()
-        return row[0] if row else None
-
-    def set(self, name: str, value: str) -> None:
-        self.connection.execute("INSERT OR REPLACE INTO setting VALUES (?,?)", (name, value))
 
 
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -115,13 +115,13 @@ class World(NamedTuple):
 
 
 def tables(engine: Engine) -> dict[str, list[str]]:
-    """Every record, lease, claim and setting. Where the next search begins may have moved on."""
+    """Every record, lease and claim. Where the next search begins may have moved on."""
     db = engine.store.connection
     there = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     if "lease" in there:
         counted = db.execute("SELECT sum(leased) FROM lease_pool").fetchone()[0] or 0
         assert counted == db.execute("SELECT count(*) FROM lease").fetchone()[0]
-    wanted = ("record", "lease", "claim", "setting")
+    wanted = ("record", "lease", "claim")
     return {
         name: sorted(map(repr, db.execute(f"SELECT * FROM {name}"))) if name in there else []
         for name in wanted

@@ -31,9 +31,7 @@ def test_finding_the_endpoints_of_one_sandbox_or_network_looks_at_no_other(host:
     def lookups() -> list[int]:
         return [
             _work(connection, lambda: store.all(EndpointRecord, sandbox="s0")),
-            _work(connection, lambda: store.any(EndpointRecord, sandbox="s0")),
             _work(connection, lambda: store.all(EndpointRecord, network="n0")),
-            _work(connection, lambda: store.any(EndpointRecord, network="n0")),
             _work(connection, lambda: store.find(SandboxRecord, "s0")),
             _work(connection, lambda: store.find(NetworkRecord, "n")),
             _work(connection, store.intents),
