@@ -63,7 +63,7 @@ def test_the_host_is_as_it_was_once_all_is_removed(todo: list[tuple[object, ...]
         for net in engine.networks()[:-2]:
             engine.delete_network(net.id, force=True)
         engine.gc()
-        assert tables(engine) == {"record": [], "lease": [], "claim": [], "setting": []}
+        assert tables(engine) == {"record": [], "lease": [], "claim": []}
         assert snapshot() == before
 
 

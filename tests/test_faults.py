@@ -242,7 +242,7 @@ def test_after_a_reboot_networks_are_made_again_when_they_are_needed(host: Host)
         engine.delete_network("web", force=True)
         assert forwarding() == "0"
         assert run("nft list ruleset") == ""
-        assert tables(engine) == {"record": [], "lease": [], "claim": [], "setting": []}
+        assert tables(engine) == {"record": [], "lease": [], "claim": []}
 
 
 def test_after_a_reboot_nothing_of_the_new_boot_is_undone(host: Host) -> None:

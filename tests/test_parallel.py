@@ -140,7 +140,7 @@ def test_processes_that_create_and_remove_the_same_network_all_end_well(host: Ho
     engine.gc()
     with suppress(NotFound):
         engine.delete_network("web", force=True)
-    assert tables(engine) == {"record": [], "lease": [], "claim": [], "setting": []}
+    assert tables(engine) == {"record": [], "lease": [], "claim": []}
     assert snapshot() == before
 
 
