@@ -353,7 +353,7 @@ class Engine:
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
 
     def create_sandbox(self, sandbox: SandboxRecord, plan: steps.Plan) -> SandboxRecord:
-        """Put a container on record and make what it needs; its maker stays until `settled`."""
+        """Put a container on record and make what it needs; it stays an intent until it runs."""
         with self._job() as kernel:
             with self.store.transaction():
                 sandboxes.refuse_taken(self.changes, sandbox.name)

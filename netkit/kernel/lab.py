@@ -13,8 +13,6 @@ import os
 from netkit.errors import KernelRefused
 from netkit.kernel import mounts, privilege
 
-STATE_DIR = "/var/lib/netkit"
-
 
 def enter(*, state_dir: str = "/run/netkit-state") -> None:
     """Become root in fresh user (unless root already), network, mount and UTS namespaces."""

@@ -6,8 +6,8 @@ Source   rtnetlink(7), netlink(7); include/uapi/linux/if_link.h, fib_rules.h
 
 pyroute2 encodes and decodes the messages; the socket is our own, opened inside the namespace by a
 thread. Its IPRoute would run each request through an asyncio loop of its own, and fork to enter a
-namespace: that took 2.4 of the 3.6 ms which the requests of one connect cost. pyroute2 costs 100 ms
-to import, so it is imported by the first message, not with this module.
+namespace: a connect took 7.4 ms with it, and takes 4.9 without. pyroute2 costs 100 ms to import,
+so it is imported by the first message, not with this module.
 """
 
 from __future__ import annotations
