@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from netkit.engine import Engine
+from netkit.engine import STATE_DIR, Engine
 from netkit.firewall import libnftables
 from netkit.kernel import lab, mounts, privilege
 from scenarios.lab import Host, run, snapshot, until
@@ -413,5 +413,5 @@ def test_a_state_directory_that_is_not_ours_is_not_taken_for_an_empty_one(tmp_pa
 
 def test_the_sandbox_itself_is_where_these_tests_run() -> None:
     """Were conftest to forget it, the tests would be done to the machine."""
-    assert lab.STATE_DIR not in os.environ["NETKIT_STATE_DIR"]
+    assert STATE_DIR not in os.environ["NETKIT_STATE_DIR"]
     assert run("ip -o link").count("\n") == 2
