@@ -20,7 +20,7 @@ import pytest
 
 from netkit.engine import STATE_DIR, Engine
 from netkit.firewall import libnftables
-from netkit.kernel import lab, mounts, privilege
+from netkit.kernel import mounts, privilege
 from scenarios.lab import Host, run, snapshot, until
 from tests.faces import netkit, ok, refused
 
