@@ -220,10 +220,12 @@ def world(host: Host, request: pytest.FixtureRequest) -> Iterator[Operation]:
 
 
 def end_all(host: Host) -> None:
-    """No process of a container outlives its test."""
+    """No process of a container outlives its test, nor what tidies up after it."""
+    watching = supervisors()
     for sandbox in host.engine().sandboxes():
         if sandbox.pid:
             process.kill(sandbox.pid, sandbox.start_time, signal.SIGKILL, _BOUND_S)
+    assert ended(watching)  # they write into the directory that goes next
 
 
 def state() -> dict[str, str]:
