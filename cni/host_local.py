@@ -145,7 +145,7 @@ def range_sets(command: Command) -> list[RangeSet]:
     if any(len({pool.subnet.version for pool in pools}) > 1 for pools in found):
         raise CniError(Code.INVALID_CONFIG, "a range set has both IPv4 and IPv6 ranges")
     for one, other in combinations(chain(*found), 2):
-        if one.spans(other.address(other.start)) or other.spans(one.address(one.start)):
+        if one.overlaps(other):
             raise CniError(Code.INVALID_CONFIG, f"{one.where()} overlaps {other.where()}")
     return found
 

@@ -13,29 +13,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ipam.allocator import Allocator
+    from ipam.allocator import Allocator, NullAllocator
     from ipam.errors import (
         AddressInUse,
         AddressOutOfRange,
+        AddressRequired,
         InvalidPool,
         IpamError,
+        PluginFailed,
+        PluginRefused,
         PoolExhausted,
         PoolOverlap,
     )
+    from ipam.external import ExternalAllocator, Grant
     from ipam.leases import HostLocalDir, Leases, Owner, SqliteLeases, Usage
     from ipam.pool import Pool
     from ipam.space import AddressSpace, Block
 
 _HOMES = {
-    "allocator": ("Allocator",),
+    "allocator": ("Allocator", "NullAllocator"),
     "errors": (
         "AddressInUse",
         "AddressOutOfRange",
+        "AddressRequired",
         "InvalidPool",
         "IpamError",
+        "PluginFailed",
+        "PluginRefused",
         "PoolExhausted",
         "PoolOverlap",
     ),
+    "external": ("ExternalAllocator", "Grant"),
     "leases": ("HostLocalDir", "Leases", "Owner", "SqliteLeases", "Usage"),
     "pool": ("Pool",),
     "space": ("AddressSpace", "Block"),
@@ -43,14 +51,20 @@ _HOMES = {
 __all__ = [
     "AddressInUse",
     "AddressOutOfRange",
+    "AddressRequired",
     "AddressSpace",
     "Allocator",
     "Block",
+    "ExternalAllocator",
+    "Grant",
     "HostLocalDir",
     "InvalidPool",
     "IpamError",
     "Leases",
+    "NullAllocator",
     "Owner",
+    "PluginFailed",
+    "PluginRefused",
     "Pool",
     "PoolExhausted",
     "PoolOverlap",

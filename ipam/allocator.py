@@ -1,10 +1,16 @@
 """An allocator: a pool and the memory of its leases, in addresses instead of offsets.
 
+NullAllocator is the one without addresses; an allocator that is somebody else's program is
+ipam.external.
+
 Errors   those of the pool and the leases (ipam.errors)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ipam.errors import AddressOutOfRange
 from ipam.leases import Leases, Owner, Usage
 from ipam.pool import Address, Interface, Pool
 
@@ -33,3 +39,18 @@ class Allocator:
 
     def usage(self) -> Usage:
         return self._leases.usage(self.pool)
+
+
+class NullAllocator:
+    """No addresses at all: for an interface without any, or one that somebody else numbers."""
+
+    def lease(self, owner: Owner, wanted: Sequence[str | Address] = ()) -> tuple[Interface, ...]:
+        if wanted:
+            raise AddressOutOfRange(
+                f"{owner.key} asks for {wanted[0]}, and no addresses are managed here",
+                "ask for none, or give the network a subnet",
+            )
+        return ()
+
+    def release(self, owner: Owner) -> None:
+        """Nothing was leased."""

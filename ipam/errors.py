@@ -5,7 +5,10 @@
     ├── AddressOutOfRange    outside the subnet, or its network or broadcast address
     ├── AddressInUse         somebody holds it: a lease, the gateway, a reservation
     ├── PoolOverlap          the subnet overlaps a network or a route of the host
-    └── PoolExhausted        no address, or no subnet, is left
+    ├── PoolExhausted        no address, or no subnet, is left
+    ├── AddressRequired      the pool hands out only what is asked for, and nothing was
+    └── PluginFailed         an external allocator did not answer as it should
+        └── PluginRefused    it did, and said no
 
 The class says what the caller can do; `hint`, where there is one, is the way out in one sentence.
 """
@@ -40,3 +43,22 @@ class PoolOverlap(IpamError):
 
 class PoolExhausted(IpamError):
     """Nothing is left to hand out."""
+
+
+class AddressRequired(IpamError):
+    """The pool has no dynamic addresses: name one."""
+
+
+class PluginFailed(IpamError):
+    """An external allocator was of no use; *code* is a CNI error code.
+
+    5: it cannot be found or started; 6: its answer cannot be used; 11: there was none in time.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, code: int) -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+class PluginRefused(PluginFailed):
+    """An external allocator said no; *code* and hint are its own."""

@@ -1,9 +1,10 @@
 """Leases: which owner holds which address of which pool, remembered across processes and crashes.
 
 Shapes   addresses are offsets into the pool (ipam.pool); an owner is known by its key, and has at
-         most one lease in a pool. Every grant and release is one transaction.
-Units    offsets may need 128 bits
-Errors   AddressInUse, PoolExhausted, InvalidPool (ipam.errors)
+         most one lease in a pool: for more, number its key ("c1/eth0", "c1/eth0#2"). Every grant
+         and release is one transaction.
+Units    offsets and positions may need 128 bits
+Errors   AddressInUse, PoolExhausted, AddressRequired, InvalidPool (ipam.errors)
 Source   on-disk format of HostLocalDir: containernetworking/plugins, plugins/ipam/host-local
 """
 
@@ -14,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_UN, flock
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ipam.errors import AddressInUse, InvalidPool, PoolExhausted
-from ipam.pool import Address, Pool
+from ipam.errors import AddressInUse, AddressRequired, InvalidPool, IpamError, PoolExhausted
+from ipam.pool import Address, Pool, Ranges
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -60,46 +61,83 @@ def _doubled(pool: Pool, ip: Address, owner: Owner) -> AddressInUse:
     return AddressInUse(f"{owner.key} already holds {ip} of {pool.subnet}", "release it first")
 
 
-def _exhausted(where: str, leased: int, capacity: int) -> PoolExhausted:
+def _exhausted(pools: Sequence[Pool]) -> IpamError:
+    where = " and ".join(pool.where() for pool in pools)
+    if not any(pool.ranges for pool in pools):
+        return AddressRequired(
+            f"no address of {pools[0].subnet} is handed out unasked", "ask for one of it"
+        )
+    capacity = sum(pool.capacity for pool in pools)
     return PoolExhausted(
-        f"no free address in {where} ({leased} of {capacity} leased)",
+        f"no free address in {where} ({capacity} of {capacity} leased)",
         "release endpoints, or use a wider subnet or range",
     )
 
 
 # -- SQLite ---------------------------------------------------------------------------------------
 
-# Finding the next address never searches. All of start..cursor is leased, excluded, or listed in
-# lease_free; above the cursor only static leases are, and the cursor steps over each of them once.
-# Lowest free is then the least of lease_free, else the cursor; round robin the same beyond `last`.
+# Finding the next address never searches. Of the positions (Pool.ranges) below the cursor each is
+# leased, excluded, kept, or listed in lease_free; from it on some are leased or kept, and it steps
+# over each of them once. Lowest free is then the least of lease_free, else the cursor; round robin
+# the same beyond `last`; and once there is neither, what has been kept longest.
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS lease_pool (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, subnet TEXT NOT NULL,
-        shape TEXT NOT NULL, start NOT NULL, stop NOT NULL, cursor NOT NULL, last NOT NULL,
-        leased INTEGER NOT NULL, inside INTEGER NOT NULL)""",  # inside: those in start..stop
+        shape TEXT NOT NULL, ranges TEXT NOT NULL, keep INTEGER NOT NULL, cursor NOT NULL,
+        last NOT NULL, leased INTEGER NOT NULL,
+        inside INTEGER NOT NULL)""",  # those leased of the ranges
     """CREATE TABLE IF NOT EXISTS lease (
         pool INTEGER NOT NULL, offset NOT NULL, key TEXT NOT NULL, boot TEXT NOT NULL,
         netns TEXT NOT NULL, PRIMARY KEY (pool, offset)) WITHOUT ROWID""",
     "CREATE UNIQUE INDEX IF NOT EXISTS lease_key ON lease (pool, key)",
+    # a position, though its name is of the time when a pool had one range
     """CREATE TABLE IF NOT EXISTS lease_free (
         pool INTEGER NOT NULL, offset NOT NULL, PRIMARY KEY (pool, offset)) WITHOUT ROWID""",
+    # released by its owner and kept for it; the least turn was released first
+    """CREATE TABLE IF NOT EXISTS lease_kept (
+        pool INTEGER NOT NULL, offset NOT NULL, key TEXT NOT NULL, turn INTEGER NOT NULL,
+        PRIMARY KEY (pool, offset)) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX IF NOT EXISTS lease_kept_key ON lease_kept (pool, key)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS lease_kept_turn ON lease_kept (pool, turn)",
+)
+# A file of 0.1 has the one range of a pool in two columns. No pool is of the shape '', so each will
+# be filed anew
+_IS_OLD = "SELECT 1 FROM pragma_table_info('lease_pool') WHERE name = 'start'"
+_SET_ASIDE = "ALTER TABLE lease_pool RENAME TO lease_pool_old"
+_TAKE_OVER = (
+    """INSERT INTO lease_pool SELECT id, name, subnet, '', '', 0, 0, -1, leased, inside
+        FROM lease_pool_old""",
+    "DROP TABLE lease_pool_old",
 )
 _FILED = """SELECT id, shape, cursor, last, leased, inside,
     (SELECT offset FROM lease_free WHERE pool = id AND offset > last ORDER BY offset LIMIT 1),
-    (SELECT offset FROM lease WHERE pool = id AND key = ?2)
+    (SELECT offset FROM lease WHERE pool = id AND key = ?2),
+    (SELECT offset FROM lease_kept WHERE pool = id AND key = ?2)
     FROM lease_pool WHERE name = ?1"""
+_FILE = """INSERT INTO lease_pool
+    (name, subnet, shape, ranges, keep, cursor, last, leased, inside)
+    VALUES (?1, ?2, ?3, ?4, ?5, 0, -1, 0, 0)
+    ON CONFLICT (name) DO UPDATE SET
+    subnet = ?2, shape = ?3, ranges = ?4, keep = ?5, cursor = 0, last = -1, inside = ?6"""
 _HELD = """SELECT id, offset, key, boot, netns FROM lease_pool JOIN lease ON pool = id
     WHERE name = ? AND key = ?"""
 _GRANT = "INSERT INTO lease VALUES (?, ?, ?, ?, ?) ON CONFLICT (pool, offset) DO NOTHING"
-_GRANTED = """UPDATE lease_pool SET cursor = ?3, last = ?4, leased = leased + 1,
-    inside = inside + (?2 BETWEEN start AND stop) WHERE id = ?1"""
+_GRANTED = """UPDATE lease_pool SET cursor = ?, last = ?, leased = leased + 1, inside = inside + ?
+    WHERE id = ?"""
 _RETURN = "DELETE FROM lease WHERE pool=? AND offset=? AND key=? AND boot=? AND netns=?"
-_RETURNED = (
-    """INSERT INTO lease_free SELECT id, ?2 FROM lease_pool
-        WHERE id = ?1 AND ?2 >= start AND ?2 < cursor""",
-    """UPDATE lease_pool SET leased = leased - 1,
-        inside = inside - (?2 BETWEEN start AND stop) WHERE id = ?1""",
-)
+_RETURNED = "UPDATE lease_pool SET leased = leased - 1, inside = inside - ? WHERE id = ?"
+_LIST = "INSERT INTO lease_free VALUES (?, ?)"
+_UNLIST = "DELETE FROM lease_free WHERE pool = ? AND offset = ?"
+_LEAST = "SELECT offset FROM lease_free WHERE pool = ? ORDER BY offset LIMIT 1"
+_NEXT_TURN = "SELECT coalesce(max(turn), 0) + 1 FROM lease_kept WHERE pool = ?"
+_IS_KEPT = "SELECT 1 FROM lease_kept WHERE pool = ? AND offset = ?"
+_OLDEST = "SELECT offset, turn FROM lease_kept WHERE pool = ? ORDER BY turn LIMIT 1"
+_UNKEEP = "DELETE FROM lease_kept WHERE pool = ? AND offset = ?"
+
+# How many releases back a sticky pool remembers: all of them where it has no more addresses than
+# this; an IPv6 subnet has room for every owner there ever was
+_KEPT = 1 << 16
+_ALL = 1 << 62
 
 # SQLite's integers end at 63 bits; and it orders every blob after every integer. So an offset is
 # an integer while it fits, a blob of fixed width beyond: exact, ordered, and small where it can be.
@@ -123,6 +161,13 @@ class _Filed(NamedTuple):
     inside: int
     freed: _Stored | None  # the next one to reuse
     held: _Stored | None  # what the asking owner has
+    kept: _Stored | None  # what it had, and may have again
+
+
+class _Candidate(NamedTuple):
+    offset: int
+    cursor: int  # where the cursor is, once this is granted
+    last: _Stored  # so, too, the memory of round robin
 
 
 class SqliteLeases:
@@ -152,7 +197,9 @@ class SqliteLeases:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")
         with self._transaction():
-            for statement in _SCHEMA:
+            old = self._db.execute(_IS_OLD).fetchone()
+            statements = (_SET_ASIDE, *_SCHEMA, *_TAKE_OVER) if old else _SCHEMA
+            for statement in statements:
                 self._db.execute(statement)
 
     def close(self) -> None:
@@ -167,11 +214,11 @@ class SqliteLeases:
             filed = self._file(pool, owner)
             if filed.held is not None:
                 return self._take_up(pool, owner, filed, wanted)
-            for offset in self._candidates(pool, filed, wanted):
-                if self._grant(pool, owner, filed, offset, dynamic=wanted is None):
-                    return offset
+            for candidate in self._candidates(pool, filed, wanted):
+                if self._grant(pool, owner, filed, candidate):
+                    return candidate.offset
             if wanted is None:
-                raise _exhausted(pool.where(), filed.inside, pool.capacity)
+                raise _exhausted([pool])
             raise _taken(pool.address(wanted), self._owner(filed.id, wanted))
 
     def release(self, pool: Pool, owner: Owner) -> int | None:
@@ -215,7 +262,7 @@ class SqliteLeases:
 
     def drop(self, pool: Pool) -> None:
         with self._transaction():
-            for table in ("lease", "lease_free"):
+            for table in ("lease", "lease_free", "lease_kept"):
                 self._db.execute(
                     f"DELETE FROM {table} WHERE pool IN (SELECT id FROM lease_pool WHERE name=?)",
                     (pool.name,),
@@ -267,51 +314,71 @@ class SqliteLeases:
                 )
             if offset in pool.excluded:
                 raise _taken(pool.address(offset), Owner(key))
-            inside += pool.start <= offset <= pool.stop
-        start, stop = _store(pool.start), _store(pool.stop)
-        self._db.execute(
-            "DELETE FROM lease_free WHERE pool IN (SELECT id FROM lease_pool WHERE name = ?)",
-            (pool.name,),
-        )
-        self._db.execute(
-            """INSERT INTO lease_pool
-                (name, subnet, shape, start, stop, cursor, last, leased, inside)
-                VALUES (?1, ?2, ?3, ?4, ?5, ?4, -1, 0, 0)
-                ON CONFLICT (name) DO UPDATE SET
-                subnet = ?2, shape = ?3, start = ?4, stop = ?5, cursor = ?4, last = -1, inside = ?6
-            """,
-            (pool.name, str(pool.subnet), pool.shape, start, stop, inside),
-        )
+            inside += pool.ranges.cover(offset)
+        self._prune(pool)
+        keep = 0 if not pool.sticky else _ALL if pool.ranges.size <= _KEPT else _KEPT
+        ranges = str(pool.ranges)
+        values = (pool.name, str(pool.subnet), pool.shape, ranges, keep, inside)
+        self._db.execute(_FILE, values)
 
-    def _candidates(self, pool: Pool, filed: _Filed, wanted: int | None) -> Iterator[int]:
-        """Offsets in order of preference; those at and above the cursor may be held."""
+    def _prune(self, pool: Pool) -> None:
+        """Forget what was free, for the cursor comes by again, and what is not kept any longer."""
+        rows = self._db.execute("SELECT id, subnet FROM lease_pool WHERE name = ?", (pool.name,))
+        for id, subnet in rows.fetchall():  # one, or none yet
+            self._db.execute("DELETE FROM lease_free WHERE pool = ?", (id,))
+            kept = self._db.execute("SELECT offset FROM lease_kept WHERE pool = ?", (id,))
+            for (stored,) in kept.fetchall():
+                offset = _load(stored)
+                fits = subnet == str(pool.subnet) and pool.ranges.cover(offset)
+                if not (pool.sticky and fits and offset not in pool.excluded):
+                    self._db.execute(_UNKEEP, (id, stored))
+
+    def _candidates(self, pool: Pool, filed: _Filed, wanted: int | None) -> Iterator[_Candidate]:
+        """Offsets in order of preference; those asked for, or from the cursor on, may be held."""
+        cursor, ranges = _load(filed.cursor), pool.ranges
         if wanted is not None:
-            yield wanted
+            yield _Candidate(wanted, cursor, filed.last)
             return
-        if filed.freed is not None:
-            yield _load(filed.freed)
-        for offset in range(_load(filed.cursor), pool.stop + 1):
-            if offset not in pool.excluded:
-                yield offset
-        # round robin has come to the end: once more from the start
-        least = "SELECT offset FROM lease_free WHERE pool = ? ORDER BY offset LIMIT 1"
-        for (freed,) in self._db.execute(least, (filed.id,)).fetchall():
-            yield _load(freed)
+        if filed.kept is not None:
+            yield _Candidate(_load(filed.kept), cursor, filed.last)
 
-    def _grant(
-        self, pool: Pool, owner: Owner, filed: _Filed, offset: int, *, dynamic: bool
-    ) -> bool:
-        stored, cursor, last = _store(offset), _load(filed.cursor), filed.last
+        def dynamic(position: int, cursor: int) -> _Candidate:
+            last = _store(position) if pool.round_robin else filed.last
+            return _Candidate(ranges.at(position), cursor, last)
+
+        if filed.freed is not None:
+            yield dynamic(_load(filed.freed), cursor)
+        for position in range(cursor, ranges.size):
+            offset = ranges.at(position)
+            if offset not in pool.excluded and not self._is_kept(pool, filed, offset):
+                yield dynamic(position, position + 1)
+        # round robin has come to the end: once more from the start
+        for (freed,) in self._db.execute(_LEAST, (filed.id,)).fetchall():
+            yield dynamic(_load(freed), ranges.size)
+        for stored, _ in self._db.execute(_OLDEST, (filed.id,)).fetchall():
+            longest = ranges.position(_load(stored))
+            assert longest is not None
+            yield dynamic(longest, ranges.size)
+
+    def _is_kept(self, pool: Pool, filed: _Filed, offset: int) -> bool:
+        if not pool.sticky:
+            return False
+        return self._db.execute(_IS_KEPT, (filed.id, _store(offset))).fetchone() is not None
+
+    def _grant(self, pool: Pool, owner: Owner, filed: _Filed, candidate: _Candidate) -> bool:
+        offset, cursor, last = candidate
+        stored, position = _store(offset), pool.ranges.position(offset)
         if not self._db.execute(_GRANT, (filed.id, stored, *owner)).rowcount:
             return False
-        if offset < cursor:
-            self._db.execute(
-                "DELETE FROM lease_free WHERE pool = ? AND offset = ?", (filed.id, stored)
-            )
-        if dynamic:
-            cursor = max(cursor, offset + 1)
-            last = stored if pool.round_robin else last
-        self._db.execute(_GRANTED, (filed.id, stored, _store(cursor), last))
+        if position is not None and position < _load(filed.cursor):
+            self._db.execute(_UNLIST, (filed.id, _store(position)))
+        if pool.sticky:
+            self._db.execute(_UNKEEP, (filed.id, stored))
+            # it asked for another: an owner is kept one address, the last
+            if filed.kept is not None and filed.kept != stored:
+                self._let_go(filed.id, filed.kept, pool.ranges, cursor)
+        inside = position is not None
+        self._db.execute(_GRANTED, (_store(cursor), last, inside, filed.id))
         return True
 
     def _take_up(self, pool: Pool, owner: Owner, filed: _Filed, wanted: int | None) -> int:
@@ -335,13 +402,33 @@ class SqliteLeases:
             ).fetchone()
         )
 
-    def _free(self, lease: Sequence[object]) -> bool:
+    def _free(self, lease: Sequence[Any]) -> bool:
         """Give back one lease (pool id, stored offset, *owner), if it is still just that."""
         if not self._db.execute(_RETURN, lease).rowcount:
             return False
-        for statement in _RETURNED:
-            self._db.execute(statement, lease[:2])
+        pool_id, stored = lease[:2]
+        row = self._db.execute(
+            "SELECT ranges, keep, cursor FROM lease_pool WHERE id = ?", (pool_id,)
+        ).fetchone()
+        ranges, keep, cursor = Ranges.parse(row[0]), row[1], _load(row[2])
+        position = ranges.position(_load(stored))
+        self._db.execute(_RETURNED, (position is not None, pool_id))
+        if position is not None and keep:
+            ((turn,),) = self._db.execute(_NEXT_TURN, (pool_id,)).fetchall()
+            self._db.execute("INSERT INTO lease_kept VALUES (?, ?, ?, ?)", (*lease[:3], turn))
+            ((oldest, since),) = self._db.execute(_OLDEST, (pool_id,)).fetchall()
+            if since <= turn - keep:
+                self._let_go(pool_id, oldest, ranges, cursor)
+        elif position is not None and position < cursor:
+            self._db.execute(_LIST, (pool_id, _store(position)))
         return True
+
+    def _let_go(self, pool_id: int, kept: _Stored, ranges: Ranges, cursor: int) -> None:
+        """Keep an address no longer: from now on it is anybody's."""
+        self._db.execute(_UNKEEP, (pool_id, kept))
+        position = ranges.position(_load(kept))
+        if position is not None and position < cursor:
+            self._db.execute(_LIST, (pool_id, _store(position)))
 
 
 # -- host-local's directory -----------------------------------------------------------------------
@@ -395,7 +482,7 @@ class HostLocalDir:
 
     def usage(self, pool: Pool) -> Usage:
         offsets = [offset for _, offset in self.owners(pool)]
-        inside = sum(pool.start <= x <= pool.stop and x not in pool.excluded for x in offsets)
+        inside = sum(pool.ranges.cover(x) and x not in pool.excluded for x in offsets)
         return Usage(len(offsets), pool.capacity - inside)
 
     def reclaim(
@@ -423,6 +510,11 @@ class HostLocalDir:
         wanted: tuple[Pool, int] | None,
         ours: Callable[[Address], bool],
     ) -> tuple[Pool, int]:
+        if any(pool.sticky for pool in pools):
+            raise InvalidPool(
+                "host-local's directory does not remember who released an address",
+                "let the pool go round (round_robin), or keep its leases in SQLite",
+            )
         with self._locked():
             files = self._files()
             for ip in filter(ours, _held(files, owner)):
@@ -439,8 +531,7 @@ class HostLocalDir:
                     self._write(str(ip), _content(owner), os.O_EXCL)
                     self._write(self._last, str(ip), os.O_TRUNC)
                     return pool, offset
-        capacity = sum(pool.capacity for pool in pools)
-        raise _exhausted(" and ".join(pool.where() for pool in pools), capacity, capacity)
+        raise _exhausted(pools)
 
     def _release(self, owner: Owner, ours: Callable[[Address], bool]) -> list[Address]:
         with self._locked():
@@ -506,10 +597,10 @@ def _held(files: Mapping[Address, Owner], owner: Owner) -> list[Address]:
 
 def _round(pools: Sequence[Pool], last: Address | None) -> Iterator[tuple[Pool, int]]:
     """Every dynamic address once, as host-local goes round: from after *last* to *last* itself."""
-    spans = [(pool, pool.start, pool.stop) for pool in pools]
+    spans = [(pool, start, stop) for pool in pools for start, stop in pool.ranges]
     for i, (pool, start, stop) in enumerate(spans):
-        if last is not None and pool.spans(last):
-            at = pool.offset(last)
+        at = pool.offset(last) if last is not None and last in pool.subnet else -1
+        if start <= at <= stop:
             spans = [(pool, at + 1, stop), *spans[i + 1 :], *spans[:i], (pool, start, at)]
             break
     for pool, start, stop in spans:

@@ -1,7 +1,7 @@
 """A pool: the addresses of one subnet, and which of them may be handed out.
 
 Shapes   an address inside is its offset: an int, 0 for the subnet's first address; `first`..`last`
-         is usable, dynamic leases come from `start`..`stop` (both ends included)
+         is usable, dynamic leases come from `ranges` (ends included)
 Units    prefix lengths in bits; a lease has no expiry (its owner releases it, or gc does)
 Errors   InvalidPool, AddressOutOfRange, AddressInUse (ipam.errors)
 Source   usable range: RFC 3021 (/31), RFC 6164 (/127), RFC 4291 2.6.1 (offset 0 of an IPv6 subnet
@@ -10,7 +10,7 @@ Source   usable range: RFC 3021 (/31), RFC 6164 (/127), RFC 4291 2.6.1 (offset 0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -22,6 +22,7 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
+from itertools import combinations
 from types import MappingProxyType
 
 from ipam.errors import AddressInUse, AddressOutOfRange, InvalidPool
@@ -29,16 +30,61 @@ from ipam.errors import AddressInUse, AddressOutOfRange, InvalidPool
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Interface = IPv4Interface | IPv6Interface
+_NETWORKS = (IPv4Network, IPv6Network)
+
+
+class Ranges(tuple[tuple[int, int], ...]):
+    """Offsets, as pairs of first and last; a position counts them through, in their order."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Ranges:
+        """What `str` of it was."""
+        pairs = (part.split("-") for part in text.split())
+        return cls((int(first), int(last)) for first, last in pairs)
+
+    def __str__(self) -> str:
+        return " ".join(f"{first}-{last}" for first, last in self)
+
+    @property
+    def size(self) -> int:
+        """How many offsets: one more than the last position."""
+        return sum(last - first + 1 for first, last in self)
+
+    def position(self, offset: int) -> int | None:
+        """The position of *offset*, if it lies in a range."""
+        before = 0
+        for first, last in self:
+            if first <= offset <= last:
+                return before + offset - first
+            before += last - first + 1
+        return None
+
+    def at(self, position: int) -> int:
+        """The offset at *position*, which is below `size`."""
+        for first, last in self:
+            if position <= last - first:
+                break
+            position -= last - first + 1
+        return first + position
+
+    def cover(self, offset: int) -> bool:
+        return any(first <= offset <= last for first, last in self)
 
 
 class Pool:
     """The addresses of *subnet*; frozen.
 
     gateway      the first usable address by default; "none": no gateway, all are for endpoints
-    ip_range     where dynamic leases come from: a part of the subnet, "a.b.c.d/n" or "first-last"
+    ip_range     where dynamic leases come from: a part of the subnet, "a.b.c.d/n" or "first-last",
+                 or several, of which the first is used up first; "none": nowhere, so that an
+                 endpoint has the address it asks for, and asks for one
     reserved     {name: address}, never handed out
     name         what its leases are filed under; the subnet's text by default
     round_robin  hand out the next after the last one granted, instead of the lowest free
+    sticky       keep what an owner releases for the same owner, while other addresses are left;
+                 then what was released longest ago is handed out first
     """
 
     __slots__ = (
@@ -48,24 +94,24 @@ class Pool:
         "gateway",
         "last",
         "name",
+        "ranges",
         "reserved",
         "round_robin",
         "shape",
-        "start",
-        "stop",
+        "sticky",
         "subnet",
     )
     subnet: Network
     name: str
     first: int
     last: int
-    start: int
-    stop: int
+    ranges: Ranges
     gateway: int | None
     reserved: Mapping[str, int]
     excluded: frozenset[int]  # the gateway and the reserved
     capacity: int  # how many dynamic leases fit
     round_robin: bool
+    sticky: bool
     shape: str  # all of the above that leases depend on
 
     def __init__(
@@ -73,23 +119,23 @@ class Pool:
         subnet: str | Network,
         *,
         gateway: str | Address | None = None,
-        ip_range: str | Network | None = None,
+        ip_range: str | Network | Sequence[str | Network] | None = None,
         reserved: Mapping[str, str | Address] | None = None,
         name: str | None = None,
         round_robin: bool = False,
+        sticky: bool = False,
     ) -> None:
         freeze = super().__setattr__
         freeze("subnet", parse_network(subnet))
         freeze("name", name or str(self.subnet))
         freeze("round_robin", round_robin)
+        freeze("sticky", sticky)
         size = self.subnet.num_addresses
         edge = 1 if size > 2 else 0
         freeze("first", edge)
         freeze("last", size - 1 - edge * (self.subnet.version == 4))
 
-        start, stop = self._range(ip_range)
-        freeze("start", start)
-        freeze("stop", stop)
+        freeze("ranges", self._ranges(ip_range))
 
         freeze("gateway", self._gateway(gateway))
         named = {key: self._usable(ip, f"reserved {key!r}") for key, ip in (reserved or {}).items()}
@@ -98,9 +144,9 @@ class Pool:
         if gateways & {*named.values()}:
             raise InvalidPool(f"the gateway {self.address(*gateways)} cannot be reserved as well")
         freeze("excluded", frozenset(gateways | {*named.values()}))
-        freeze("capacity", stop - start + 1 - sum(start <= x <= stop for x in self.excluded))
-        order = "round-robin" if round_robin else "lowest-free"
-        freeze("shape", f"{self.subnet} {start}-{stop} {order} not {sorted(self.excluded)}")
+        freeze("capacity", self.ranges.size - sum(map(self.ranges.cover, self.excluded)))
+        order = ("sticky " if sticky else "") + ("round-robin" if round_robin else "lowest-free")
+        freeze("shape", f"{self.subnet} {self.ranges} {order} not {sorted(self.excluded)}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Pool is frozen: {name} stays as it is")
@@ -138,17 +184,42 @@ class Pool:
 
     def spans(self, address: Address) -> bool:
         """Whether *address* is of the part dynamic leases come from."""
-        return address in self.subnet and self.start <= self.offset(address) <= self.stop
+        return address in self.subnet and self.ranges.cover(self.offset(address))
+
+    def overlaps(self, other: Pool) -> bool:
+        """Whether some address could be leased dynamically from both."""
+        return any(
+            one.spans(two.address(start))
+            for one, two in ((self, other), (other, self))
+            for start, _ in two.ranges
+        )
 
     def where(self) -> str:
-        """Where dynamic leases come from, in words: the subnet, or the range of it."""
-        if (self.start, self.stop) == (self.first, self.last):
+        """Where dynamic leases come from, in words: the subnet, or the ranges of it."""
+        if self.ranges == self._whole():
             return str(self.subnet)
-        return f"{self.address(self.start)}-{self.address(self.stop)} of {self.subnet}"
+        ends = ((self.address(start), self.address(stop)) for start, stop in self.ranges)
+        spans = " and ".join(f"{start}-{stop}" for start, stop in ends)
+        return f"{spans or 'no range'} of {self.subnet}"
 
-    def _range(self, ip_range: str | Network | None) -> tuple[int, int]:
+    def _ranges(self, ip_range: str | Network | Sequence[str | Network] | None) -> Ranges:
         if ip_range is None:
-            return self.first, self.last
+            return self._whole()
+        if isinstance(ip_range, str | IPv4Network | IPv6Network):
+            ip_range = (ip_range,)
+        parts = tuple(ip_range)
+        if parts in ((), ("none",)):
+            return Ranges() if parts else self._whole()
+        ranges = Ranges(map(self._range, parts))
+        for (this, (a, b)), (that, (c, d)) in combinations(zip(parts, ranges, strict=True), 2):
+            if a <= d and c <= b:
+                raise InvalidPool(f"range {this} overlaps range {that}")
+        return ranges
+
+    def _whole(self) -> Ranges:
+        return Ranges([(self.first, self.last)])
+
+    def _range(self, ip_range: str | Network) -> tuple[int, int]:
         if isinstance(ip_range, str) and "-" in ip_range:
             first, _, last = ip_range.partition("-")
             ends = parse_address(first), parse_address(last)

@@ -135,6 +135,25 @@ def test_each_range_set_gives_one_address(call: Call) -> None:
     assert result["routes"] == routes
 
 
+def test_a_full_range_flows_over_into_the_next_of_its_set_and_of_no_other(call: Call) -> None:
+    first = {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.20", "rangeEnd": "10.1.0.20"}
+    second = {"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.7", "rangeEnd": "10.2.0.8"}
+    ranges = [[first, second], [{"subnet": "fd00::/64"}]]
+    got = [addresses(call("ADD", f"c{number}", ranges=ranges)) for number in range(3)]
+    assert got == [
+        ["10.1.0.20/24", "fd00::2/64"],
+        ["10.2.0.7/24", "fd00::3/64"],
+        ["10.2.0.8/24", "fd00::4/64"],
+    ]
+    text = "no free address in 10.1.0.20-10.1.0.20 of 10.1.0.0/24 and 10.2.0.7-10.2.0.8 of 10.2.0."
+    code, message = failure(call("ADD", "c3", ranges=ranges))
+    assert (code, message) == (11, f"{text}0/24 (3 of 3 leased)")
+    # each address asked for is of the set it lies in
+    call("DEL", "c1", ranges=ranges)
+    conf = {"runtimeConfig": {"ips": ["fd00::99", "10.2.0.7"]}}
+    assert addresses(call("ADD", "c3", conf=conf, ranges=ranges)) == ["10.2.0.7/24", "fd00::99/64"]
+
+
 def test_ranges_of_the_runtime_come_first_and_subnet_next(call: Call) -> None:
     conf = {"runtimeConfig": {"ipRanges": [[{"subnet": "10.3.0.0/24"}]]}}
     ranges = [[{"subnet": "10.2.0.0/24"}]]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ipam import (
     AddressInUse,
     AddressOutOfRange,
+    AddressRequired,
     Allocator,
     HostLocalDir,
     InvalidPool,
     Leases,
+    NullAllocator,
     Owner,
     Pool,
     PoolExhausted,
     SqliteLeases,
     Usage,
 )
+from ipam import leases as ipam_leases
 
 C1, C2, C3 = (Owner(f"c{number}/eth0") for number in (1, 2, 3))
 RUNNING = Owner("c1/eth0", "boot-1", "/run/netns/c1")
@@ -78,6 +82,59 @@ def test_round_robin_reuses_an_address_only_after_all_others(leases: Leases) -> 
         seen.append(str(web.lease(C1).ip))
         web.release(C1)
     assert seen == [f"10.88.0.{last}" for last in (2, 3, 4, 5, 6, 2, 3)]
+
+
+def test_round_robin_goes_through_all_ranges_before_it_comes_back(leases: Leases) -> None:
+    ranges = ["10.88.0.20-10.88.0.22", "10.88.0.4/31"]
+    web = Allocator(Pool("10.88.0.0/24", ip_range=ranges, round_robin=True), leases)
+    web.lease(C2, "10.88.0.21")
+    seen = []
+    for _ in range(6):
+        seen.append(str(web.lease(C1).ip))
+        web.release(C1)
+    assert seen == [f"10.88.0.{last}" for last in (20, 22, 4, 5, 20, 22)]
+
+
+def test_a_full_range_flows_over_into_the_next(leases: Leases) -> None:
+    ranges = ["10.88.0.200/31", "10.88.0.9-10.88.0.10"]
+    web = Allocator(Pool("10.88.0.0/24", ip_range=ranges), leases)
+    got = [str(web.lease(Owner(f"c{number}/eth0")).ip) for number in range(1, 5)]
+    assert got == [f"10.88.0.{last}" for last in (200, 201, 9, 10)]
+    text = r"^no free address in 10\.88\.0\.200-10\.88\.0\.201 and 10\.88\.0\.9-10\.88\.0\.10 of "
+    with pytest.raises(PoolExhausted, match=text + r"10\.88\.0\.0/24 \(4 of 4 leased\)$"):
+        web.lease(Owner("late/eth0"))
+    web.lease(Owner("late/eth0"), "10.88.0.100")  # between the ranges
+    assert web.usage() == Usage(5, 0)
+    for owner in (Owner("late/eth0"), Owner("c4/eth0"), C2):
+        web.release(owner)
+    assert web.usage() == Usage(2, 2)
+    assert str(web.lease(Owner("later/eth0")).ip) == "10.88.0.201"
+
+
+def test_a_pool_without_ranges_gives_what_is_asked_for_and_nothing_else(leases: Leases) -> None:
+    web = Allocator(Pool("10.88.0.0/24", ip_range="none"), leases)
+    with pytest.raises(AddressRequired, match=r"^no address of 10\.88\.0\.0/24 is handed out una"):
+        web.lease(C1)
+    assert str(web.lease(C1, "10.88.0.9")) == "10.88.0.9/24"
+    assert web.usage() == Usage(1, 0)
+    assert web.release(C1) is not None
+
+
+def test_an_owner_with_numbered_keys_holds_several_addresses(leases: Leases) -> None:
+    web = Allocator(Pool("10.88.0.0/24"), leases)
+    second = C1._replace(key=f"{C1.key}#2")
+    got = [str(web.lease(owner, f"10.88.0.{ip}").ip) for owner, ip in ((C1, 9), (second, 7))]
+    assert got == ["10.88.0.9", "10.88.0.7"]
+    assert str(web.release(second)) == "10.88.0.7/24"
+    assert str(web.held(C1)) == "10.88.0.9/24"
+
+
+def test_where_there_are_no_addresses_nothing_is_leased_and_none_may_be_asked_for() -> None:
+    nowhere = NullAllocator()
+    assert nowhere.lease(C1) == ()
+    nowhere.release(C1)
+    with pytest.raises(AddressOutOfRange, match=r"c1/eth0 asks for 10\.88\.0\.9, and no addresses"):
+        nowhere.lease(C1, ["10.88.0.9"])
 
 
 def test_releasing_twice_is_no_error(leases: Leases) -> None:
@@ -281,34 +338,231 @@ def test_a_pool_cannot_take_an_address_from_its_holder_by_changing(sqlite: Sqlit
     assert sqlite.lease(Pool("10.99.0.0/24", name="web"), C2) == 2
 
 
+def test_a_change_of_shape_that_is_refused_leaves_the_database_as_it_was() -> None:
+    """In the transaction of a caller too, who may catch the error and commit."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    leases = SqliteLeases(connection)
+    old = Pool("10.88.0.0/24", name="web", sticky=True)
+    plain = Pool("10.89.0.0/24", name="db")
+    for pool in (old, plain):
+        for owner in (C1, C2, C3):
+            leases.lease(pool, owner)
+        leases.release(pool, C2)
+    before = list(connection.iterdump())
+    connection.execute("BEGIN")
+    for subnet, name in (("10.88.0.0/24", "web"), ("10.89.0.0/24", "db")):
+        with pytest.raises(AddressInUse):
+            leases.lease(Pool(subnet, name=name, gateway=subnet.replace("0/24", "2")), C2)
+    connection.execute("COMMIT")
+    assert list(connection.iterdump()) == before
+    connection.close()
+
+
 def test_two_networks_may_use_one_subnet_under_two_names(sqlite: SqliteLeases) -> None:
     pools = [Pool("192.168.1.0/24", name=name) for name in ("homeA", "homeB")]
     assert [sqlite.lease(pool, C1) for pool in pools] == [2, 2]
 
 
-def test_the_cost_of_a_lease_does_not_grow_with_the_pool(sqlite: SqliteLeases) -> None:
+SHAPES: dict[str, dict[str, Any]] = {
+    "lowest": {},
+    "round": {"round_robin": True},
+    "ranges": {"ip_range": ["10.88.128.0/24", "10.88.0.0/20"]},
+    "sticky": {"sticky": True},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_cost_of_a_lease_does_not_grow_with_the_pool(
+    sqlite: SqliteLeases, shape: dict[str, Any]
+) -> None:
     """Counted, not timed: SQLite's work for a grant, in its own steps, 3 000 leases apart."""
-    pool = Pool("10.88.0.0/16")
-    connection = sqlite._db
+    pool = Pool("10.88.0.0/16", **shape)
 
-    def steps(number: int) -> int:
-        counted = 0
-
-        def count() -> int:
-            nonlocal counted
-            counted += 1
-            return 0
-
-        connection.set_progress_handler(count, 1)
-        sqlite.lease(pool, Owner(f"{number:064x}"))
-        connection.set_progress_handler(None, 1)
-        return counted
+    def lease(number: int) -> int:
+        return steps(sqlite, lambda: sqlite.lease(pool, Owner(f"{number:064x}")))
 
     sqlite.lease(pool, C1)
-    few = steps(0)
+    few = lease(0)
     for number in range(1, 3_000):
         sqlite.lease(pool, Owner(f"{number:064x}"))
-    assert steps(3_000) <= few + 5
+    assert lease(3_000) <= few + 5
+
+
+def steps(leases: SqliteLeases, call: Callable[[], object]) -> int:
+    """How much SQLite works for *call*."""
+    counted = 0
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    leases._db.set_progress_handler(count, 1)
+    call()
+    leases._db.set_progress_handler(None, 1)
+    return counted
+
+
+# -- sticky pools ---------------------------------------------------------------------------------
+
+
+def test_a_name_gets_its_address_again_while_others_come_and_go(tmp_path: Path) -> None:
+    """Also after a reboot, when nothing but the file is left, and gc found the leases dead."""
+    pool = Pool("10.88.0.0/28", sticky=True)
+    leases = SqliteLeases(tmp_path / "leases.db")
+    web = Allocator(pool, leases)
+    db, cache = Owner("db", "boot-1", "/a"), Owner("cache", "boot-1", "/b")
+    assert [str(web.lease(owner).ip) for owner in (db, cache)] == ["10.88.0.2", "10.88.0.3"]
+    web.release(db)
+    for number in range(40):
+        web.lease(Owner(f"job-{number}"))
+        web.release(Owner(f"job-{number}"))
+    leases.close()
+
+    leases = SqliteLeases(tmp_path / "leases.db")
+    assert [owner.key for owner, _ in leases.reclaim(lambda owner: owner.boot != "boot-1")] == [
+        "cache"
+    ]
+    web = Allocator(pool, leases)
+    assert str(web.lease(Owner("late")).ip) not in ("10.88.0.2", "10.88.0.3")
+    assert str(web.lease(cache._replace(boot="boot-2")).ip) == "10.88.0.3"
+    leases.close()
+
+
+def test_under_pressure_what_was_released_longest_ago_goes_first(sqlite: SqliteLeases) -> None:
+    web = Allocator(Pool("10.88.0.0/29", sticky=True), sqlite)
+    names = ("a", "b", "c", "d", "e")
+    for name in names:
+        web.lease(Owner(name))
+    for name in ("c", "a", "e", "b", "d"):
+        web.release(Owner(name))
+    web.lease(Owner("a"))  # has its own again, so it is not next
+    web.release(Owner("a"))
+    assert [str(web.lease(Owner(f"new-{x}")).ip)[-1] for x in range(5)] == ["4", "6", "3", "5", "2"]
+    with pytest.raises(PoolExhausted):
+        web.lease(Owner("a"))
+
+
+def test_what_is_kept_may_be_asked_for_by_anybody(sqlite: SqliteLeases) -> None:
+    web = Allocator(Pool("10.88.0.0/24", sticky=True), sqlite)
+    web.lease(C1)
+    web.release(C1)
+    assert str(web.lease(C2, "10.88.0.2").ip) == "10.88.0.2"
+    assert str(web.lease(C1).ip) == "10.88.0.3"
+
+
+def test_an_owner_is_kept_one_address_the_last_it_had(sqlite: SqliteLeases) -> None:
+    web = Allocator(Pool("10.88.0.0/24", sticky=True), sqlite)
+    web.lease(C1)
+    web.release(C1)
+    web.lease(C1, "10.88.0.9")
+    web.release(C1)
+    assert str(web.lease(C2).ip) == "10.88.0.2"
+    assert str(web.lease(C1).ip) == "10.88.0.9"
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_pressure_costs_the_same_however_many_are_kept(sqlite: SqliteLeases, anew: bool) -> None:
+    """Counted as above: pools with nothing but kept addresses, 125 and 4 093; also filed anew."""
+
+    def cost(name: str, subnet: str) -> int:
+        pool = Pool(subnet, name=name, sticky=True)
+        for number in range(pool.capacity):
+            sqlite.lease(pool, Owner(f"{number:064x}"))
+        for number in range(pool.capacity):
+            sqlite.release(pool, Owner(f"{number:064x}"))
+        pool = Pool(subnet, name=name, sticky=True, round_robin=anew)
+        sqlite.lease(
+            pool, Owner("first")
+        )  # this one steps over all of them, if they are filed anew
+        return steps(sqlite, lambda: sqlite.lease(pool, Owner("second")))
+
+    assert cost("large", "10.2.0.0/20") <= cost("small", "10.1.0.0/25") + 5
+
+
+def test_a_pool_that_is_filed_anew_still_keeps_what_it_may(sqlite: SqliteLeases) -> None:
+    old = Pool("10.88.0.0/24", sticky=True)
+    for owner in (C1, C2, C3):
+        sqlite.lease(old, owner)
+    for owner in (C1, C2, C3):
+        sqlite.release(old, owner)
+    new = Pool("10.88.0.0/24", sticky=True, ip_range="10.88.0.3-10.88.0.9", gateway="10.88.0.4")
+    assert sqlite.lease(new, Owner("late")) == 5  # 3 is kept, 4 is the gateway now
+    assert [sqlite.lease(new, owner) for owner in (C2, C1, C3)] == [3, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "other", [Pool("10.88.0.0/24", name="web"), Pool("10.77.0.0/24", name="web", sticky=True)]
+)
+def test_a_pool_that_is_no_longer_sticky_or_has_moved_keeps_nothing(
+    sqlite: SqliteLeases, other: Pool
+) -> None:
+    sticky = Pool("10.88.0.0/24", name="web", sticky=True)
+    for owner in (C1, C2):
+        sqlite.lease(sticky, owner)
+    for owner in (C1, C2):
+        sqlite.release(sticky, owner)
+    assert [sqlite.lease(other, owner) for owner in (C2, C1)] == [2, 3]
+
+
+def test_a_large_pool_keeps_a_bounded_number(
+    sqlite: SqliteLeases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ipam_leases, "_KEPT", 4)
+    pool = Pool("fd00::/64", sticky=True)
+    for number in range(9):
+        sqlite.lease(pool, Owner(f"c{number}"))
+    for number in range(9):
+        sqlite.release(pool, Owner(f"c{number}"))
+    (kept,) = sqlite._db.execute("SELECT count(*) FROM lease_kept").fetchone()
+    assert kept == 4
+    assert [sqlite.lease(pool, Owner(f"c{number}")) for number in (8, 5, 4)] == [10, 7, 2]
+
+
+def test_a_directory_of_host_locals_cannot_be_sticky_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidPool, match="does not remember who released an address") as refused:
+        HostLocalDir(tmp_path).lease(Pool("10.88.0.0/24", sticky=True), C1)
+    assert refused.value.hint
+
+
+# -- a file of 0.1 --------------------------------------------------------------------------------
+
+# as it was written there: .2 and .200 (static) are leased, .3 was and is free again
+OLD_FILE = """
+    CREATE TABLE lease_pool (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, subnet TEXT NOT NULL,
+        shape TEXT NOT NULL, start NOT NULL, stop NOT NULL, cursor NOT NULL, last NOT NULL,
+        leased INTEGER NOT NULL, inside INTEGER NOT NULL);
+    CREATE TABLE lease (
+        pool INTEGER NOT NULL, offset NOT NULL, key TEXT NOT NULL, boot TEXT NOT NULL,
+        netns TEXT NOT NULL, PRIMARY KEY (pool, offset)) WITHOUT ROWID;
+    CREATE UNIQUE INDEX lease_key ON lease (pool, key);
+    CREATE TABLE lease_free (
+        pool INTEGER NOT NULL, offset NOT NULL, PRIMARY KEY (pool, offset)) WITHOUT ROWID;
+    INSERT INTO lease_pool VALUES
+        (7,'web','10.88.0.0/24','10.88.0.0/24 1-127 lowest-free not [1]',1,127,4,-1,2,1);
+    INSERT INTO lease VALUES (7,2,'c1/eth0','','');
+    INSERT INTO lease VALUES (7,200,'c2/eth0','','');
+    INSERT INTO lease_free VALUES (7,3);
+"""
+
+
+@pytest.mark.parametrize("first", ["lease", "release", "reclaim"])
+def test_a_file_of_an_older_netkit_is_taken_over_with_its_leases(first: str) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(OLD_FILE)
+    pool = Pool("10.88.0.0/24", ip_range="10.88.0.0/25", name="web")
+    for _ in range(2):  # a second time there is nothing to do
+        leases = SqliteLeases(connection)
+    if first == "release":
+        assert leases.release(pool, C2) == 200
+    elif first == "reclaim":
+        assert leases.reclaim(lambda owner: owner == C1) == [(C2, pool.address(200))]
+    assert [leases.lease(pool, Owner(late)) for late in ("x", "y")] == [3, 4]
+    leases.release(pool, C2)
+    assert leases.owners(pool) == [(C1, 2), (Owner("x"), 3), (Owner("y"), 4)]
+    assert leases.usage(pool) == Usage(3, 123)
+    connection.close()
 
 
 # -- host-local's files ---------------------------------------------------------------------------

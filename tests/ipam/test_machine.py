@@ -1,4 +1,4 @@
-"""Leases against a model: a dict of who holds which offset, and the last one granted."""
+"""Leases against a model: a dict of who holds which offset, what is kept, the last one granted."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ V4_ROUND = Pool("10.88.0.0/28", reserved={"ns": "10.88.0.6"}, round_robin=True)
 EDGE = "fd00:0:0:0:7fff:ffff:ffff:fffc-fd00:0:0:0:8000::4"
 V6 = Pool("fd00::/60", ip_range=EDGE, reserved={"ns": "fd00:0:0:0:8000::1"})
 V6_ROUND = Pool("fd00::/60", ip_range=EDGE, round_robin=True)
+# not in order, with an excluded address in the second, and one range on either side of 2**63
+SEVERAL = ["10.88.0.24/30", "10.88.0.9-10.88.0.12", "10.88.0.2-10.88.0.3"]
+V4_SEVERAL = Pool("10.88.0.0/27", gateway="10.88.0.10", ip_range=SEVERAL)
+V4_SEVERAL_ROUND = Pool("10.88.0.0/27", gateway="10.88.0.10", ip_range=SEVERAL, round_robin=True)
+V6_STICKY = Pool("fd00::/60", ip_range=["fd00:0:0:8::/125", "fd00::4-fd00::6"], sticky=True)
+V4_STICKY = Pool("10.88.0.0/27", gateway="10.88.0.10", ip_range=SEVERAL, sticky=True)
+V4_STICKY_ROUND = Pool("10.88.0.0/28", reserved={"ns": "10.88.0.6"}, round_robin=True, sticky=True)
 
 owners = st.integers(0, 11).map(lambda number: Owner(f"c{number}/eth0"))
 
@@ -46,7 +53,8 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.leases = self.open()
         self.held: dict[Owner, int] = {}
-        self.last = -1
+        self.kept: dict[str, int] = {}  # by key, released first is first
+        self.last = -1  # a place in `dynamic`
 
     def open(self) -> Leases:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -58,52 +66,73 @@ class Machine(RuleBasedStateMachine):
     @property
     def dynamic(self) -> list[int]:
         pool = self.pool
-        return [x for x in range(pool.start, pool.stop + 1) if x not in pool.excluded]
+        return [x for a, b in pool.ranges for x in range(a, b + 1) if x not in pool.excluded]
 
     @rule(owner=owners)
     def lease(self, owner: Owner) -> None:
-        free = [x for x in self.dynamic if x not in self.held.values()]
+        turns = [*enumerate(self.dynamic)]
+        unheld = [(turn, x) for turn, x in turns if x not in self.held.values()]
+        free = [(turn, x) for turn, x in unheld if x not in self.kept.values()]
         if owner in self.held:
             with pytest.raises(AddressInUse, match=f"already holds {self.text(owner)}"):
                 self.leases.lease(self.pool, owner)
-        elif not free:
+        elif not unheld:
             with pytest.raises(PoolExhausted, match="{0} of {0} leased".format(len(self.dynamic))):
                 self.leases.lease(self.pool, owner)
+        elif owner.key in self.kept:
+            assert self.leases.lease(self.pool, owner) == self.kept[owner.key]
+            self.grant(owner, self.kept[owner.key])
         else:
-            offset = next((x for x in free if x > self.last), free[0])
+            oldest = [each for each in unheld if each[1] == next(iter(self.kept.values()), None)]
+            after = [each for each in free if each[0] > self.last]
+            turn, offset = (after or free or oldest)[0]
             assert self.leases.lease(self.pool, owner) == offset
-            self.held[owner] = offset
-            self.last = offset if self.pool.round_robin else -1
+            self.grant(owner, offset)
+            self.last = turn if self.pool.round_robin else -1
 
-    @rule(owner=owners, number=st.integers(-3, 14))
-    def lease_static(self, owner: Owner, number: int) -> None:
+    def grant(self, owner: Owner, offset: int) -> None:
+        self.held[owner] = offset
+        kept = self.kept.items()
+        self.kept = {key: x for key, x in kept if key != owner.key and x != offset}
+
+    def forgo(self, owner: Owner) -> int | None:
+        """*owner* holds its address no longer: what it was."""
+        offset = self.held.pop(owner, None)
+        if self.pool.sticky and offset in self.dynamic:
+            self.kept[owner.key] = offset
+        return offset
+
+    @rule(owner=owners, near=st.integers(0, 99), by=st.integers(-3, 3))
+    def lease_static(self, owner: Owner, near: int, by: int) -> None:
         try:
-            wanted = self.pool.claim(self.pool.address(self.pool.start + number))
-        except IpamError:
+            offset = self.dynamic[near % len(self.dynamic)] + by
+            wanted = self.pool.claim(self.pool.address(offset))
+        except (IpamError, IndexError):
             return
         if owner in self.held or wanted in self.held.values():
             with pytest.raises(AddressInUse):
                 self.leases.lease(self.pool, owner, wanted)
         else:
             assert self.leases.lease(self.pool, owner, wanted) == wanted
-            self.held[owner] = wanted
+            self.grant(owner, wanted)
 
     @rule(owner=owners)
     def release(self, owner: Owner) -> None:
-        assert self.leases.release(self.pool, owner) == self.held.pop(owner, None)
+        assert self.leases.release(self.pool, owner) == self.forgo(owner)
 
     @rule(dead=st.sets(owners, max_size=4))
     def reclaim(self, dead: set[Owner]) -> None:
-        reclaimed = dict(self.leases.reclaim(lambda owner: owner not in dead, self.pool))
-        assert reclaimed == {
-            owner: self.pool.address(self.held.pop(owner)) for owner in dead & self.held.keys()
-        }
+        reclaimed = self.leases.reclaim(lambda owner: owner not in dead, self.pool)
+        order = [owner for owner, _ in reclaimed]
+        assert {*order} == dead & self.held.keys()
+        assert [(owner, self.pool.address(self.forgo(owner) or 0)) for owner in order] == reclaimed
 
     @precondition(lambda self: self.held)
     @rule()
     def drop(self) -> None:
         self.leases.drop(self.pool)
         self.held.clear()
+        self.kept.clear()
         self.forget()
 
     def forget(self) -> None:
@@ -133,8 +162,18 @@ class DirectoryMachine(Machine):
         """Nothing: last_reserved_ip is the directory's, not the pool's."""
 
 
-@pytest.mark.parametrize("pool", [V4, V4_ROUND, V6, V6_ROUND], ids=["v4", "v4rr", "v6", "v6rr"])
-@pytest.mark.parametrize("machine", [Machine, DirectoryMachine])
+ONE_RANGE = {"v4": V4, "v4rr": V4_ROUND, "v6": V6, "v6rr": V6_ROUND}
+SEVERAL_RANGES = {"several": V4_SEVERAL, "severalrr": V4_SEVERAL_ROUND}
+STICKY = {"sticky": V4_STICKY, "stickyrr": V4_STICKY_ROUND, "sticky6": V6_STICKY}
+CASES = {
+    **{f"{name}-sqlite": (Machine, pool) for name, pool in (ONE_RANGE | SEVERAL_RANGES).items()},
+    **{f"{name}-files": (DirectoryMachine, pool) for name, pool in ONE_RANGE.items()},
+    **{f"{name}-files": (DirectoryMachine, pool) for name, pool in SEVERAL_RANGES.items()},
+    **{f"{name}-sqlite": (Machine, pool) for name, pool in STICKY.items()},
+}
+
+
+@pytest.mark.parametrize(("machine", "pool"), CASES.values(), ids=CASES)
 def test_leases_behave_as_the_model(machine: type[Machine], pool: Pool) -> None:
     class Case(machine):  # type: ignore[misc,valid-type]
         pass

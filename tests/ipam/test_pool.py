@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.errors import AddressInUse, AddressOutOfRange, InvalidPool, IpamError
-from ipam.pool import Pool, parse_address, parse_network
+from ipam.pool import Pool, Ranges, parse_address, parse_network
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,13 @@ def test_a_gateway_may_be_named_or_declined_and_a_link_may_have_one() -> None:
         ("10.0.0.0/24", {"ip_range": "10.0.0.0/32"}, "has no usable address of 10.0.0.0/24"),
         ("10.0.0.0/24", {"ip_range": "10.0.0.9-10.0.0.3"}, "has no usable address of"),
         ("10.0.0.0/24", {"ip_range": "10.0.0.9-10.0.1.3"}, "is not a part of 10.0.0.0/24"),
+        ("10.0.0.0/24", {"ip_range": ["10.0.0.0/25", "10.0.1.0/25"]}, "range 10.0.1.0/25 is not"),
+        ("10.0.0.0/24", {"ip_range": ["10.0.0.8/29", "none"]}, "'none' is no IP address"),
+        (
+            "10.0.0.0/24",
+            {"ip_range": ["10.0.0.8/29", "10.0.0.32/29", "10.0.0.15-10.0.0.20"]},
+            "range 10.0.0.8/29 overlaps range 10.0.0.15-10.0.0.20",
+        ),
         ("10.0.0.0/24", {"reserved": {"r": "10.0.1.1"}}, "reserved 'r': 10.0.1.1 is not in"),
         ("10.0.0.0/24", {"reserved": {"r": "10.0.0.1"}}, "the gateway 10.0.0.1 cannot be reserved"),
     ],
@@ -119,7 +126,7 @@ def test_every_reason_against_a_static_address_has_its_own_error(
 def test_a_static_address_may_lie_outside_the_range_for_dynamic_ones() -> None:
     pool = Pool("10.88.0.0/24", ip_range="10.88.0.128/25")
     assert pool.claim("10.88.0.5") == 5
-    assert (pool.start, pool.stop, pool.capacity) == (128, 254, 127)
+    assert (pool.ranges, pool.capacity) == (((128, 254),), 127)
     assert pool.where() == "10.88.0.128-10.88.0.254 of 10.88.0.0/24"
 
 
@@ -127,13 +134,49 @@ def test_a_range_may_be_two_addresses_and_loses_what_is_excluded_inside_it() -> 
     pool = Pool(
         "fd00::/64", gateway="fd00::12", reserved={"ns": "fd00::13"}, ip_range="fd00::10-fd00::1f"
     )
-    assert (pool.start, pool.stop, pool.capacity) == (0x10, 0x1F, 14)
+    assert (pool.ranges, pool.capacity) == (((0x10, 0x1F),), 14)
+
+
+def test_several_ranges_are_used_in_the_order_they_are_given() -> None:
+    pool = Pool("10.88.0.0/24", ip_range=["10.88.0.128/29", "10.88.0.9-10.88.0.11"])
+    assert [*pool.ranges] == [(128, 135), (9, 11)]
+    assert (pool.ranges.size, pool.capacity) == (11, 11)
+    assert [pool.ranges.at(x) for x in range(11)] == [*range(128, 136), 9, 10, 11]
+    spanned = [x for x in range(256) if pool.spans(pool.address(x))]
+    assert spanned == [9, 10, 11, *range(128, 136)]
+    assert pool.where() == "10.88.0.128-10.88.0.135 and 10.88.0.9-10.88.0.11 of 10.88.0.0/24"
+    assert pool.claim("10.88.0.200") == 200
+
+
+def test_no_range_named_means_the_whole_subnet_and_none_means_no_dynamic_address() -> None:
+    assert Pool("10.88.0.0/24", ip_range=()).shape == Pool("10.88.0.0/24").shape
+    static = Pool("10.88.0.0/24", ip_range="none")
+    assert (static.ranges, static.capacity, static.claim("10.88.0.5")) == ((), 0, 5)
+    assert static.where() == "no range of 10.88.0.0/24"
+
+
+pairs = st.lists(st.tuples(st.integers(0, 2**128), st.integers(0, 2**70)), max_size=5).map(
+    lambda drawn: Ranges((first, first + more) for first, more in drawn)
+)
+
+
+@given(pairs, st.integers(0))
+def test_positions_count_the_ranges_through(ranges: Ranges, number: int) -> None:
+    assert Ranges.parse(str(ranges)) == ranges
+    if ranges:
+        offset = ranges.at(number % ranges.size)
+        assert ranges.cover(offset)
+        position = ranges.position(offset)  # the first, where ranges overlap
+        assert position is not None
+        assert position <= number % ranges.size
+        assert ranges.at(position) == offset
+    assert ranges.position(2**129) is None
 
 
 def test_a_pool_is_frozen() -> None:
     pool = Pool("10.88.0.0/24", reserved={"a": "10.88.0.9"})
     with pytest.raises(AttributeError):
-        pool.start = 7
+        pool.ranges = Ranges()
     with pytest.raises(TypeError):
         pool.reserved["b"] = 8  # type: ignore[index]
 
@@ -175,7 +218,7 @@ def test_no_range_raises_anything_but_invalid_pool(text: str) -> None:
         pool = Pool("10.0.0.0/24", ip_range=text)
     except InvalidPool:
         return
-    assert pool.first <= pool.start <= pool.stop <= pool.last
+    assert all(pool.first <= start <= stop <= pool.last for start, stop in pool.ranges)
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32), st.integers(0))

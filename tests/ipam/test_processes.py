@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from ipam import HostLocalDir, Leases, Owner, Pool, PoolExhausted, SqliteLeases
 
 ROOT = Path(__file__).parents[2]
-POOL = Pool("10.88.0.0/23", round_robin=True)
+# 509 addresses each
+OPTIONS: dict[str, dict[str, Any]] = {
+    "round": {"round_robin": True},
+    "ranges": {
+        "round_robin": True,
+        "ip_range": ["10.88.1.0-10.88.1.254", "10.88.0.128/25", "10.88.0.1-10.88.0.127"],
+    },
+    "sticky": {"sticky": True},
+}
 KINDS: dict[str, Callable[[Path], Leases]] = {"sqlite": SqliteLeases, "directory": HostLocalDir}
-# Arguments: which memory, where, who, how many.
+# Arguments: which memory, where, which kind of pool, who, how many.
 OPEN = """
-import sqlite3, sys
+import json, sqlite3, sys
 from ipam import HostLocalDir, Owner, Pool, SqliteLeases
-kind, path, who, count = sys.argv[1:]
+kind, path, options, who, count = sys.argv[1:]
 if kind == "connection":  # a caller's, without the lock file that orders the writers
     leases = SqliteLeases(sqlite3.connect(path, timeout=30))
 else:
     leases = {"sqlite": SqliteLeases, "directory": HostLocalDir}[kind](path)
-pool = Pool("10.88.0.0/23", round_robin=True)
+pool = Pool("10.88.0.0/23", **json.loads(options))
 """
 
 # Leases so many, and says what it got.
@@ -39,7 +49,19 @@ for number in range(int(count)):
     print(owner.key, leases.lease(pool, owner))
 """
 )
-# The same, but for ever: leases and releases, and reports each only when it is done.
+# Leases and releases so often, for five names in turn, and says what they got.
+PASS = (
+    OPEN
+    + """
+print("ready", flush=True)
+input()
+for number in range(int(count)):
+    owner = Owner(f"{who}-{number % 5}/eth0")
+    print(owner.key, leases.lease(pool, owner))
+    leases.release(pool, owner)
+"""
+)
+# Leases and releases for ever, and reports each only when it is done.
 CHURN = (
     OPEN
     + """
@@ -56,9 +78,11 @@ while True:
 )
 
 
-def start(script: str, kind: str, path: Path, who: str, count: int) -> subprocess.Popen[str]:
+def start(
+    script: str, kind: str, path: Path, options: str, who: str, count: int
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", script, kind, path, who, str(count)],
+        [sys.executable, "-c", script, kind, path, json.dumps(OPTIONS[options]), who, str(count)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -66,38 +90,84 @@ def start(script: str, kind: str, path: Path, who: str, count: int) -> subproces
     )
 
 
-@pytest.mark.parametrize(("kind", "each"), [("sqlite", 63), ("connection", 10), ("directory", 25)])
-def test_eight_processes_at_once_never_get_the_same_address(
-    tmp_path: Path, kind: str, each: int
-) -> None:
-    """With SQLite they take all but five addresses of the pool; the others take longer."""
-    workers = [start(TAKE, kind, tmp_path / "leases", f"p{number}", each) for number in range(8)]
+def together(
+    script: str, kind: str, path: Path, options: str, processes: int, each: int
+) -> list[tuple[str, int]]:
+    """Run so many at once; who got what, in the order of each one."""
+    workers = [
+        start(script, kind, path, options, f"p{number}", each) for number in range(processes)
+    ]
     for worker in workers:
         assert worker.stdout
         assert worker.stdout.readline() == "ready\n"
-    said: dict[str, int] = {}
     for worker in workers:
         assert worker.stdin
         worker.stdin.write("\n")
         worker.stdin.flush()
+    lines = []
     for worker in workers:
         output, _ = worker.communicate(timeout=25)
         assert worker.returncode == 0
-        said |= {key: int(offset) for key, offset in map(str.split, output.splitlines())}
+        lines += output.splitlines()
+    return [(key, int(offset)) for key, offset in map(str.split, lines)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "each"),
+    [
+        ("sqlite", "round", 63),
+        ("sqlite", "ranges", 63),
+        ("sqlite", "sticky", 63),
+        ("connection", "round", 10),
+        ("directory", "ranges", 25),
+    ],
+)
+def test_eight_processes_at_once_never_get_the_same_address(
+    tmp_path: Path, kind: str, options: str, each: int
+) -> None:
+    """With SQLite they take all but five addresses of the pool; the others take longer."""
+    pool = Pool("10.88.0.0/23", **OPTIONS[options])
+    said = dict(together(TAKE, kind, tmp_path / "leases", options, 8, each))
     leases = KINDS.get(kind, SqliteLeases)(tmp_path / "leases")
-    assert {owner.key: offset for owner, offset in leases.owners(POOL)} == said
-    assert Counter(said.values()) == Counter(range(2, 8 * each + 2))
+    assert {owner.key: offset for owner, offset in leases.owners(pool)} == said
+    in_turn = [x for x in map(pool.ranges.at, range(pool.ranges.size)) if x not in pool.excluded]
+    assert Counter(said.values()) == Counter(in_turn[: 8 * each])
     close(leases)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_killed_process_loses_nothing_and_blocks_nobody(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options", "each"),
+    [("sqlite", "round", 125), ("sqlite", "ranges", 125), ("directory", "ranges", 25)],
+)
+def test_processes_that_take_turns_get_no_address_twice_before_the_wrap(
+    tmp_path: Path, kind: str, options: str, each: int
+) -> None:
+    """Each releases at once what it got, so lowest-free would give the same few again and again."""
+    got = together(PASS, kind, tmp_path / "leases", options, 4, each)
+    assert len({offset for _, offset in got}) == len(got) == 4 * each
+
+
+def test_a_name_gets_its_address_again_from_whichever_process(tmp_path: Path) -> None:
+    got = together(PASS, "sqlite", tmp_path / "leases", "sticky", 4, 50)
+    first = dict(got)
+    assert len({*first.values()}) == len(first) == 4 * 5
+    again = together(PASS, "sqlite", tmp_path / "leases", "sticky", 4, 5)
+    assert [first[key] for key, _ in [*got, *again]] == [offset for _, offset in [*got, *again]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("sqlite", "round"), ("sqlite", "sticky"), ("directory", "round")]
+)
+def test_a_killed_process_loses_nothing_and_blocks_nobody(
+    tmp_path: Path, kind: str, options: str
+) -> None:
     """What was reported holds, what was under way happened or did not, and the pool is whole."""
     path = tmp_path / "leases"
+    pool = Pool("10.88.0.0/23", **OPTIONS[options])
     begin = monotonic()
     said: dict[str, int] = {}
     for round_ in range(8):
-        worker = start(CHURN, kind, path, f"r{round_}", 5)
+        worker = start(CHURN, kind, path, options, f"r{round_}", 5)
         assert worker.stdout
         lines = [worker.stdout.readline() for _ in range(20 + 7 * round_)]
         worker.kill()
@@ -114,7 +184,7 @@ def test_a_killed_process_loses_nothing_and_blocks_nobody(tmp_path: Path, kind: 
                     said.pop(key, None)
                     doing = None
         leases = KINDS[kind](path)
-        kept = {owner.key: offset for owner, offset in leases.owners(POOL)}
+        kept = {owner.key: offset for owner, offset in leases.owners(pool)}
         under_way = {doing} if doing else set()
         assert {k: x for k, x in kept.items() if k not in under_way} == {
             k: x for k, x in said.items() if k not in under_way
@@ -123,12 +193,12 @@ def test_a_killed_process_loses_nothing_and_blocks_nobody(tmp_path: Path, kind: 
         close(leases)
 
     leases = KINDS[kind](path)
-    free = POOL.capacity - len(said)
-    assert leases.usage(POOL) == (len(said), free)
-    rest = [leases.lease(POOL, Owner(f"late-{number}/eth0")) for number in range(free)]
-    assert sorted([*rest, *said.values()]) == list(range(2, POOL.last + 1))
+    free = pool.capacity - len(said)
+    assert leases.usage(pool) == (len(said), free)
+    rest = [leases.lease(pool, Owner(f"late-{number}/eth0")) for number in range(free)]
+    assert sorted([*rest, *said.values()]) == list(range(2, pool.last + 1))
     with pytest.raises(PoolExhausted):
-        leases.lease(POOL, Owner("one-too-many/eth0"))
+        leases.lease(pool, Owner("one-too-many/eth0"))
     close(leases)
     assert monotonic() - begin < 20
 
