@@ -28,6 +28,8 @@ _IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}")
 
+_MOST_TEXT = 1024
+
 # `all` and `default` are directories beside the interfaces in /proc/sys/net/ipv4/conf
 _RESERVED_IFNAMES = frozenset({"all", "default", "lo"})
 
@@ -84,6 +86,11 @@ def short_id(id: str) -> str:
     return id[:12]
 
 
+def numbered(owner: str, number: int) -> str:
+    """The first, second … name that addresses are leased to: an owner has one of a subnet."""
+    return owner if number == 1 else f"{owner}#{number}"
+
+
 def host_ifname(container_id: str, ifname: str) -> str:
     """The host's end of the attachment's veth: the same again from the same attachment."""
     return "veth" + _digest(f"{container_id}/{ifname}").hex()[:7]
@@ -114,7 +121,12 @@ def bridge_mac(network_id: str) -> str:
 
 
 def parse_mac(text: str) -> str:
-    """The canonical form of `02:42:AC:11:00:02` or `08-00-27-00-0C-0A`; no group's address."""
+    """The canonical form of `02:42:AC:11:00:02` or `08-00-27-00-0C-0A`; no group's address.
+
+    `U:web1` is the address that belongs to the text web1, wherever it is asked for.
+    """
+    if text.startswith("U:"):
+        return _mac_of_text(text[2:])
     if not _MAC.fullmatch(lower := text.lower()):
         raise InvalidSpec(
             f"invalid MAC address {text!r:.80}: six pairs of hex digits are wanted",
@@ -132,6 +144,18 @@ def parse_mac(text: str) -> str:
             hint=f"a station's address would be {int(mac[:2], 16) & ~1:02x}{mac[2:]}",
         )
     return mac
+
+
+def _mac_of_text(text: str) -> str:
+    """02: and the first five bytes of what `echo TEXT | md5sum` says."""
+    if not text or not text.isprintable() or len(text) > _MOST_TEXT:
+        raise InvalidSpec(
+            f"invalid MAC address {'U:' + text!r:.80}: some printable text is wanted",
+            hint="such as U:web1; the same text has the same address everywhere",
+        )
+    from hashlib import md5
+
+    return "02:" + md5(text.encode() + b"\n", usedforsecurity=False).digest()[:5].hex(":")
 
 
 def generate(taken: Callable[[str], bool]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network, ip_address
 from typing import TypeVar
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from netkit import InvalidSpec, Netkit, views
+from netkit.addresses import WILDCARDS
 from netkit.cli import template
 from netkit.model import NetworkSpec, PortMapping, PortSpec
 from scenarios.lab import Host
@@ -43,13 +44,15 @@ def _published(draw: st.DrawFn) -> tuple[str, str, Meaning]:
     inside = f"{first}-{last}" if last > first or draw(st.booleans()) else f"{first}"
     start = draw(st.just(0) | st.integers(1, 65535 - (last - first)))
     outside = "" if not start else f"{start}-{start + last - first}" if last > first else f"{start}"
-    address = draw(st.none() | st.just("") | st.ip_addresses(v=4).map(str))
-    if address is not None:
+    address = draw(st.none() | st.just("") | st.ip_addresses().map(str))
+    if address is not None and ":" in address:
+        text = f"[{address}]:{outside}:{inside}"
+    elif address is not None:
         text = f"{address}:{outside}:{inside}"
     else:
         text = f"{outside}:{inside}" if start else draw(st.sampled_from([inside, f":{inside}"]))
     suffix = draw(st.sampled_from(["", "/tcp", "/udp", "/sctp", "/TCP", "/Udp"]))
-    where = "" if address in (None, "0.0.0.0") else str(address)
+    where = address or ""
     means = [(where, start and start + i, first + i) for i in range(last - first + 1)]
     return text + suffix, suffix[1:].lower() or "tcp", means
 
@@ -61,7 +64,7 @@ def test_a_published_port_means_what_it_means_to_docker(case: tuple[str, str, Me
     text, protocol, means = case
     where = means[0][0]
     specs = _unless_refused(lambda: PortSpec.parse(text))
-    if where and (IPv4Address(where).is_multicast or where == "255.255.255.255"):
+    if where and (ip_address(where).is_multicast or where == "255.255.255.255"):
         assert specs is None
         return
     assert specs is not None
@@ -78,10 +81,11 @@ def test_a_published_port_means_what_it_means_to_docker(case: tuple[str, str, Me
 def test_a_mapping_as_it_is_shown_can_be_asked_for_again(case: tuple[str, str, Meaning]) -> None:
     specs = _unless_refused(lambda: PortSpec.parse(case[0]))
     for spec in specs or ():
-        shown = PortMapping(spec.address, spec.first or 4711, spec.port, spec.protocol, spec.count)
+        where = spec.address or WILDCARDS[4]
+        shown = PortMapping(where, spec.first or 4711, spec.port, spec.protocol, spec.count)
         (again,) = PortSpec.parse(str(shown).replace("->", ":"))
         assert (again.address, again.first, again.port) == (
-            spec.address,
+            where,
             shown.host_port,
             spec.port,
         )
@@ -135,13 +139,13 @@ def test_a_subnet_holds_addresses_of_stations_only(subnet: IPv4Network) -> None:
     blocks = set(range(low, high + 1))
     never = {0, 127, *range(224, 240)}
     sound = len(blocks) == 1 and not blocks & never and int(subnet[-1]) != 2**32 - 1
-    spec = _unless_refused(lambda: NetworkSpec("n", subnet=subnet))
+    spec = _unless_refused(lambda: NetworkSpec("n", subnets=(subnet,)))
     assert (spec is not None) == sound
 
 
 @given(st.dictionaries(st.sampled_from(["mtu", "name", "masquerade"]) | st.text(), st.text()))
 def test_no_driver_option_raises_anything_but_invalid_spec(options: dict[str, str]) -> None:
-    _unless_refused(lambda: NetworkSpec("n", **NetworkSpec.options(options)))
+    _unless_refused(lambda: NetworkSpec("n", **NetworkSpec.of_options(options)))
 
 
 # -- templates
