@@ -8,44 +8,91 @@ Source   the jobs: masquerade, publish (DNAT), isolate, guard against spoofing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
 import msgspec
 
-Address = IPv4Address
+from netkit.addresses import Address, Network
+
 DEFAULT = "nftables"
 
 
 class Isolate(msgspec.Struct, frozen=True, tag=True):
-    """A bridge is ours: from outside only established flows and published ports get in.
+    """What is behind *link* (a bridge, or the host's end of a routed pair) is a network of ours.
 
-    `internal`: nothing gets out either.
+    From outside only established flows and published ports get in; `internal`: nothing gets out
+    either. `subnets` are the bridge's: who meets them through a published port is told apart.
+    `icc` False: not even among themselves. `open`: the IP versions of which all ports are reachable
+    from outside; `routed`: those of which nothing is translated, and pings pass.
     """
 
-    bridge: str
-    subnet: IPv4Network
+    link: str
+    subnets: tuple[Network, ...] = ()
     internal: bool = False
+    icc: bool = True
+    open: tuple[int, ...] = ()
+    routed: tuple[int, ...] = ()
+
+
+class Siblings(msgspec.Struct, frozen=True, tag=True):
+    """The addresses of *subnet* are one network, though each is behind a link of its own."""
+
+    subnet: Network
 
 
 class Masquerade(msgspec.Struct, frozen=True, tag=True):
-    """What comes from the bridge and leaves by another interface bears that one's address."""
+    """What comes from *link* and leaves the host bears the address it leaves by, or *source*."""
 
-    bridge: str
+    link: str
+    version: int = 4
+    source: Address | None = None
+
+
+class Outgoing(msgspec.Struct, frozen=True, tag=True):
+    """What *address* sends out of the host bears *source*, whatever its network does."""
+
+    address: Address
+    source: Address
 
 
 class Guard(msgspec.Struct, frozen=True, tag=True):
-    """A bridge port may send from this MAC and these addresses only: frames, IPv4 and ARP alike."""
+    """A bridge port may send from this MAC and these addresses only: frames, IP, ARP and ND alike.
+
+    Without addresses, from whatever address of IPv4, and of IPv6 if `ipv6`. Nobody may be a
+    router, or a DHCP server, for the others. Frames with VLAN tags only if `tagged`: what is in
+    those is not looked at, but for the MAC.
+    """
 
     port: str
     mac: str
+    addresses: tuple[Address, ...]
+    ipv6: bool = False
+    tagged: bool = False
+
+
+class Source(msgspec.Struct, frozen=True, tag=True):
+    """What comes from *link*, a routed pair, bears one of these addresses."""
+
+    link: str
+    addresses: tuple[Address, ...]
+
+
+class Admit(msgspec.Struct, frozen=True, tag=True):
+    """A port that a Guard holds to its addresses, or a link that a Source does, may use these, too.
+
+    `mac`: the port's; None: it is a link.
+    """
+
+    port: str
+    mac: str | None
     addresses: tuple[Address, ...]
 
 
 class Publish(msgspec.Struct, frozen=True, tag=True):
     """DNAT: `count` consecutive ports of the host, from `host_port` on, to those of a container.
 
-    `host_address` None: any address of the host.
+    `host_address` None: any address of the host of that IP version. `device`: only what comes in
+    by that interface of the host.
     """
 
     host_address: Address | None
@@ -54,9 +101,52 @@ class Publish(msgspec.Struct, frozen=True, tag=True):
     port: int
     protocol: str
     count: int = 1
+    device: str | None = None
 
 
-Rule = Isolate | Masquerade | Guard | Publish
+class Allow(msgspec.Struct, frozen=True, tag=True):
+    """A container's ports are reachable at its own address: what publishing means if routed."""
+
+    address: Address
+    port: int
+    protocol: str
+    count: int = 1
+
+
+class NoTransit(msgspec.Struct, frozen=True, tag=True):
+    """What neither comes from nor goes to a network of ours is not forwarded."""
+
+    version: int
+
+
+Rule = (
+    Isolate
+    | Siblings
+    | Masquerade
+    | Outgoing
+    | Guard
+    | Source
+    | Admit
+    | Publish
+    | Allow
+    | NoTransit
+)
+
+
+class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain of another tool that drops what it does not know.
+
+    `into` is the chain of the same table in which an accept is heard first; None: there is none.
+    """
+
+    program: str  # that made it: iptables-nft, ip6tables-legacy …; empty for any other
+    family: str  # ip, ip6 or inet
+    table: str
+    chain: str
+    into: str | None = None
+
+    def __str__(self) -> str:
+        return f"chain {self.chain} of table {self.family} {self.table}"
 
 
 class Firewall(Protocol):
@@ -66,6 +156,12 @@ class Firewall(Protocol):
 
     def script(self) -> str:
         """What `open` runs, as text an operator can run."""
+
+    def unscript(self) -> str:
+        """What `close` runs, likewise."""
+
+    def listing(self) -> str:
+        """All that is ours in the kernel, as the back end's own program shows it."""
 
     def open(self) -> None: ...
     def close(self) -> None: ...
@@ -79,12 +175,37 @@ class Firewall(Protocol):
         """What `add` (or `delete`) runs, as the lines an operator would type."""
 
 
+def detect() -> str:
+    """The back end for this kernel: nftables where there is nf_tables, else iptables."""
+    from netkit.errors import KernelRefused
+    from netkit.firewall import detection
+
+    try:
+        if detection.has_nf_tables():
+            return DEFAULT
+        if detection.has_ip_tables():
+            return "iptables"
+    except PermissionError as error:
+        raise KernelRefused(
+            f"cannot tell which firewall this kernel has: {error.strerror}",
+            hint="run it as root, or inside `netkit unshare`",
+        ) from error
+    raise KernelRefused(
+        "this kernel has neither nf_tables nor ip_tables",
+        hint="load one (modprobe nf_tables), or do without a firewall: --firewall none",
+    )
+
+
 def load(name: str) -> Firewall:
     """The back end called *name*."""
     if name == "nftables":
         from netkit.firewall import nftables
 
         return nftables.Nftables()
+    if name == "iptables":
+        from netkit.firewall import iptables
+
+        return iptables.Iptables()
     if name == "none":
         from netkit.firewall import none
 

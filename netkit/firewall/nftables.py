@@ -1,7 +1,8 @@
 """The nftables back end: two static tables, and set and map elements for all that varies.
 
-Shapes   table `ip netkit` routes and translates, table `bridge netkit` guards the ports; chains
-         never change after `open`; a network, a port or a container is a handful of elements
+Shapes   table `inet netkit` filters and translates, table `bridge netkit` guards the ports; chains
+         never change after `open`; a network, a port or a container is a handful of elements.
+         Sets whose names end in 4 or 6 are those of that IP version
 Errors   NftError, with nft's own sentence
 Source   nft(8); Docker's semantics for published ports; trust.md S01-S20 for the guards
 
@@ -12,113 +13,194 @@ the same however many there are: that is why nothing here is ever a rule per con
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from netkit.firewall import Guard, Isolate, Masquerade, Publish, Rule, libnftables
+from netkit.firewall import (
+    Admit,
+    Allow,
+    Guard,
+    Isolate,
+    Masquerade,
+    NoTransit,
+    Outgoing,
+    Publish,
+    Rule,
+    Siblings,
+    Source,
+    libnftables,
+)
 
-SCRIPT = """\
-table ip netkit {
-	set bridges { type ifname; }
-	set internal { type ifname; }
-	set masqueraded { type ifname; }
-	set same { type ifname . ifname; }
-	set loop { type ipv4_addr . ipv4_addr; flags interval; }
-	map ports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
-	map wildcard { type inet_proto . inet_service : ipv4_addr . inet_service; }
-	map ranges { type ipv4_addr . inet_proto . inet_service : ipv4_addr; flags interval; }
+# What there is of each set for each IP version: {v} is 4 or 6, {type} ipv4_addr or ipv6_addr
+_BY_VERSION = """\
+	set loop{v} { type {type} . {type}; flags interval; }
+	set siblings{v} { type {type} . {type}; flags interval; }
+	set sources{v} { type ifname . {type}; }
+	set allowed{v} { type {type} . inet_proto . inet_service; flags interval; }
+	map ports{v} { type {type} . inet_proto . inet_service : {type} . inet_service; }
+	map wildcard{v} { type inet_proto . inet_service : {type} . inet_service; }
+	map ranges{v} { type {type} . inet_proto . inet_service : {type}; flags interval; }
+	map devices{v} { type ifname . inet_proto . inet_service : {type} . inet_service; }
+	map outgoing{v} { type {type} : {type}; }
+	map sourced{v} { type ifname : {type}; }
+"""
+_SETS_BY_VERSION = "".join(
+    _BY_VERSION.replace("{v}", version).replace("{type}", f"ipv{version}_addr") for version in "46"
+)
 
+SCRIPT = f"""\
+table inet netkit {{
+	set inside {{ type ifname; }}
+	set internal {{ type ifname; }}
+	set same {{ type ifname . ifname; }}
+	set guarded {{ type ifname; }}
+	set masqueraded {{ type nf_proto . ifname; }}
+	set open {{ type nf_proto . ifname; }}
+	set routed {{ type nf_proto . ifname; }}
+	set transit {{ type nf_proto; }}
+{_SETS_BY_VERSION}
 	# yours: runs first on all that is forwarded, and netkit never writes to it
-	chain admin {
-	}
+	chain admin {{
+	}}
 
 	# route_localnet is on for our bridges, so that localhost can reach published ports:
 	# hence nobody behind them may reach the host's own loopback
-	chain raw {
+	chain raw {{
 		type filter hook prerouting priority raw; policy accept;
-		iifname @bridges ip daddr 127.0.0.0/8 drop
-	}
+		iifname @inside ip daddr 127.0.0.0/8 drop
+		iifname @guarded jump source
+	}}
 
-	chain forward {
+	chain source {{
+		iifname . ip saddr @sources4 return
+		iifname . ip6 saddr @sources6 return
+		drop
+	}}
+
+	chain forward {{
 		type filter hook forward priority filter; policy accept;
 		jump admin
-		iifname != @bridges oifname != @bridges accept
+		iifname != @inside oifname != @inside jump transit
 		iifname . oifname @same accept
 		ct state invalid drop
 		iifname @internal drop
 		oifname @internal drop
 		ct state established,related accept
 		ct status dnat accept
-		oifname @bridges drop
-	}
+		ip daddr . meta l4proto . th dport @allowed4 accept
+		ip6 daddr . meta l4proto . th dport @allowed6 accept
+		meta nfproto . oifname @routed meta l4proto {{ icmp, ipv6-icmp }} accept
+		iifname @guarded oifname @guarded ip saddr . ip daddr @siblings4 accept
+		iifname @guarded oifname @guarded ip6 saddr . ip6 daddr @siblings6 accept
+		iifname != @inside meta nfproto . oifname @open accept
+		oifname @inside drop
+	}}
+
+	# not ours: dropped only if it is we who made a router of this host
+	chain transit {{
+		ct state established,related accept
+		meta nfproto @transit drop
+		accept
+	}}
 
 	# 127.0.0.0/8 from outside is never translated: the kernel then drops it as a martian
-	chain prerouting {
+	chain prerouting {{
 		type nat hook prerouting priority dstnat; policy accept;
 		ip daddr != 127.0.0.0/8 fib daddr type local jump publish
-	}
+		ip6 daddr != ::1 fib daddr type local jump publish
+	}}
 
-	chain output {
+	# the kernel routes nothing from ::1 off the loopback: left to whoever listens there
+	chain output {{
 		type nat hook output priority -100; policy accept;
+		ip6 daddr ::1 accept
 		fib daddr type local jump publish
-	}
+	}}
 
-	chain publish {
-		dnat ip to ip daddr . meta l4proto . th dport map @ports
-		dnat ip to meta l4proto . th dport map @wildcard
-		dnat ip to ip daddr . meta l4proto . th dport map @ranges
-	}
+	chain publish {{
+		dnat ip to ip daddr . meta l4proto . th dport map @ports4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
+		dnat ip to iifname . meta l4proto . th dport map @devices4
+		dnat ip6 to iifname . meta l4proto . th dport map @devices6
+		dnat ip to meta l4proto . th dport map @wildcard4
+		dnat ip6 to meta l4proto . th dport map @wildcard6
+		dnat ip to ip daddr . meta l4proto . th dport map @ranges4
+		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges6
+	}}
 
 	# a container that meets its own network through a published port must see the host's
 	# address, or the answer would take the short way back, untranslated
-	chain postrouting {
+	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
 		ip daddr 224.0.0.0/4 accept
-		iifname @masqueraded oifname != @bridges masquerade
-		ct status dnat ip saddr . ip daddr @loop masquerade
-		ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
-	}
-}
-table bridge netkit {
-	set ports { type ifname; }
-	set addresses { type ifname . ether_addr . ipv4_addr; }
-	set unaddressed { type ifname . ether_addr; }
+		ip6 daddr ff00::/8 accept
+		oifname != @inside jump outwards
+		ct status dnat ip saddr . ip daddr @loop4 masquerade
+		ct status dnat ip6 saddr . ip6 daddr @loop6 masquerade
+		ct status dnat ip saddr 127.0.0.0/8 oifname @inside masquerade
+	}}
 
-	chain arp_sender {
-		iifname . arp saddr ether . arp saddr ip @addresses accept
-	}
+	chain outwards {{
+		snat ip to ip saddr map @outgoing4
+		snat ip6 to ip6 saddr map @outgoing6
+		snat ip to iifname map @sourced4
+		snat ip6 to iifname map @sourced6
+		meta nfproto . iifname @masqueraded masquerade
+	}}
+}}
+table bridge netkit {{
+	set ports {{ type ifname; }}
+	set addresses4 {{ type ifname . ether_addr . ipv4_addr; }}
+	set addresses6 {{ type ifname . ether_addr . ipv6_addr; }}
+	set targets {{ typeof iifname . ether saddr . @th,64,128; }}
+	set unaddressed {{ type ifname . ether_addr . ether_type; }}
 
-	# what a port sends must bear its own MAC and address, in ARP too; all else (IPv6 on an IPv4
-	# network, VLAN tags, DHCP answers, spanning tree) is dropped before the bridge learns from it
-	chain guard {
+	chain arp_sender {{
+		iifname . arp saddr ether . arp saddr ip @addresses4 accept
+	}}
+
+	# nobody advertises a neighbour but itself (the target is what follows 8 bytes of ICMPv6),
+	# and from no address one may only ask whether one's own is free, and listen
+	chain neighbour {{
+		icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @targets drop
+		ip6 saddr != :: accept
+		icmpv6 type {{ nd-neighbor-solicit, mld-listener-report, mld2-listener-report }} accept
+	}}
+
+	# what a port sends must bear its own MAC and address, in ARP and ND too; all else (IPv6 on an
+	# IPv4 network, VLAN tags but on a trunk, router advertisements, DHCP answers, spanning tree)
+	# is dropped before the bridge learns from it
+	chain guard {{
 		type filter hook prerouting priority -300; policy accept;
 		iifname != @ports accept
-		ether type { 8021q, 8021ad } drop
-		udp sport 67 drop
-		iifname . ether saddr . ip saddr @addresses accept
-		iifname . ether saddr . arp saddr ip @addresses jump arp_sender
-		iifname . ether saddr @unaddressed ether type { ip, arp } accept
+		ether type {{ 8021q, 8021ad }} iifname . ether saddr . ether type != @unaddressed drop
+		udp sport {{ 67, 547 }} drop
+		iifname . ether saddr . ip saddr @addresses4 accept
+		iifname . ether saddr . arp saddr ip @addresses4 jump arp_sender
+		icmpv6 type {{ nd-router-advert, nd-redirect }} drop
+		iifname . ether saddr . ip6 saddr @addresses6 jump neighbour
+		iifname . ether saddr . ether type @unaddressed accept
 		drop
-	}
+	}}
 
 	# slow protocols (LACP …) pass prerouting by, and the bridge would learn their sender's MAC
-	chain guard_local {
+	chain guard_local {{
 		type filter hook input priority -300; policy accept;
 		iifname @ports ether daddr 01:80:c2:00:00:02 drop
-	}
-}
+	}}
+}}
 """
 
-_CHAINS = ("raw", "forward", "prerouting", "output", "publish", "postrouting")
-_SETS = ("bridges", "internal", "masqueraded", "same", "loop")
-_MAPS = ("ports", "wildcard", "ranges")
+_OURS = {"table inet netkit", "table bridge netkit"}
+_HOMES = re.compile(r"^\t(chain|set|map) (\w+) {", re.MULTILINE)
 
 
 class Element(NamedTuple):
     """One element of a set (`data` empty) or of a map."""
 
-    home: str  # "ip netkit ports": family, table, set
+    home: str  # "inet netkit ports4": family, table, set
     key: str
     data: str = ""
 
@@ -131,6 +213,12 @@ class Nftables:
     def script(self) -> str:
         return SCRIPT
 
+    def unscript(self) -> str:
+        return "nft 'delete table inet netkit; delete table bridge netkit'"
+
+    def listing(self) -> str:
+        return "\n".join(libnftables.run(f"list {table}") for table in sorted(_OURS & _tables()))
+
     def open(self) -> None:
         libnftables.run(self._clear() + SCRIPT)
 
@@ -139,7 +227,7 @@ class Nftables:
             libnftables.run(script)
 
     def is_open(self) -> bool:
-        return {"table ip netkit", "table bridge netkit"} <= _tables()
+        return _tables() >= _OURS
 
     def add(self, rules: Sequence[Rule]) -> None:
         if lines := self.lines(rules):
@@ -181,16 +269,17 @@ class Nftables:
         """What removes our tables; rules somebody put into `admin` stay, in their table."""
         tables = _tables()
         script = "delete table bridge netkit\n" if "table bridge netkit" in tables else ""
-        if "table ip netkit" not in tables:
+        if "table inet netkit" not in tables:
             return script
-        if not _has_rules(libnftables.run("list chain ip netkit admin")):
-            return script + "delete table ip netkit\n"
-        homes = [("chain", name) for name in _CHAINS]
-        homes += [("set", name) for name in _SETS] + [("map", name) for name in _MAPS]
-        present = libnftables.run("list table ip netkit")
-        homes = [(kind, name) for kind, name in homes if f"\t{kind} {name} {{" in present]
-        flush = "".join(f"flush {kind} ip netkit {name}\n" for kind, name in homes)
-        return script + flush + "".join(f"delete {kind} ip netkit {name}\n" for kind, name in homes)
+        if not _has_rules(libnftables.run("list chain inet netkit admin")):
+            return script + "delete table inet netkit\n"
+        # chains first, and emptied first: they refer to each other, and to the sets
+        homes = sorted(_HOMES.findall(libnftables.run("list table inet netkit")))
+        homes.remove(("chain", "admin"))
+        flush = "".join(f"flush {kind} inet netkit {name}\n" for kind, name in homes)
+        return (
+            script + flush + "".join(f"delete {kind} inet netkit {name}\n" for kind, name in homes)
+        )
 
 
 def _tables() -> set[str]:
@@ -207,40 +296,109 @@ def _elements(rules: Iterable[Rule]) -> list[Element]:
     return [element for rule in rules for element in _of(rule)]
 
 
+_FAMILY = {4: "ipv4", 6: "ipv6"}
+_DETECTION = "::"  # the sender of who asks whether its address is free (RFC 4862 5.4.2)
+
+
 def _of(rule: Rule) -> Iterable[Element]:
     match rule:
-        case Isolate(bridge, subnet, internal):
-            yield Element("ip netkit bridges", f'"{bridge}"')
-            yield Element("ip netkit same", f'"{bridge}" . "{bridge}"')
-            yield Element("ip netkit loop", f"{subnet} . {subnet}")
-            if internal:
-                yield Element("ip netkit internal", f'"{bridge}"')
-        case Masquerade(bridge):
-            yield Element("ip netkit masqueraded", f'"{bridge}"')
-        case Guard(port, mac, addresses):
-            yield Element("bridge netkit ports", f'"{port}"')
+        case Isolate():
+            yield from _isolated(rule)
+        case Siblings(subnet):
+            for kind in ("siblings", "loop"):
+                yield _inet(kind, f"{subnet} . {subnet}", version=subnet.version)
+        case Masquerade(link, version, source):
+            if source is None:
+                yield _inet("masqueraded", f'{_FAMILY[version]} . "{link}"')
+            else:
+                yield _inet("sourced", f'"{link}"', str(source), version=source.version)
+        case Outgoing(address, source):
+            yield _inet("outgoing", str(address), str(source), version=address.version)
+        case Guard():
+            yield from _guarded(rule)
+        case Source(link, addresses):
+            yield _inet("guarded", f'"{link}"')
             for address in addresses:
-                yield Element("bridge netkit addresses", f'"{port}" . {mac} . {address}')
-            if not addresses:
-                yield Element("bridge netkit unaddressed", f'"{port}" . {mac}')
+                yield _inet("sources", f'"{link}" . {address}', version=address.version)
+        case Admit():
+            yield from _admitted(rule)
         case Publish():
             yield from _published(rule)
+        case Allow(address, port, protocol, count):
+            ports = str(port) if count == 1 else f"{port}-{port + count - 1}"
+            key = f"{address} . {protocol} . {ports}"
+            yield _inet("allowed", key, version=address.version)
+        case NoTransit(version):
+            yield _inet("transit", _FAMILY[version])
+
+
+def _inet(kind: str, key: str, data: str = "", *, version: int | None = None) -> Element:
+    return Element(f"inet netkit {kind}{version or ''}", key, data)
+
+
+def _isolated(rule: Isolate) -> Iterable[Element]:
+    link = f'"{rule.link}"'
+    yield _inet("inside", link)
+    if rule.icc:
+        yield _inet("same", f"{link} . {link}")
+    if rule.internal:
+        yield _inet("internal", link)
+    for subnet in rule.subnets:
+        yield _inet("loop", f"{subnet} . {subnet}", version=subnet.version)
+    for kind, versions in (("open", rule.open), ("routed", rule.routed)):
+        for version in versions:
+            yield _inet(kind, f"{_FAMILY[version]} . {link}")
+
+
+def _guarded(rule: Guard) -> Iterable[Element]:
+    who = f'"{rule.port}" . {rule.mac}'
+    yield Element("bridge netkit ports", f'"{rule.port}"')
+    for kind in ("8021q", "8021ad") if rule.tagged else ():
+        yield Element("bridge netkit unaddressed", f"{who} . {kind}")
+    if not rule.addresses:
+        for kind in ("ip", "arp", *(["ip6"] if rule.ipv6 else [])):
+            yield Element("bridge netkit unaddressed", f"{who} . {kind}")
+        return
+    for address in rule.addresses:
+        yield Element(f"bridge netkit addresses{address.version}", f"{who} . {address}")
+    sixes = [address for address in rule.addresses if address.version == 6]
+    if sixes:
+        yield Element("bridge netkit addresses6", f"{who} . {_DETECTION}")
+    for address in sixes:
+        yield Element("bridge netkit targets", f"{who} . {int(address):#034x}")
+
+
+def _admitted(rule: Admit) -> Iterable[Element]:
+    """As _guarded, but for what a port has but once."""
+    for address in rule.addresses:
+        who, v = f'"{rule.port}"', address.version
+        if rule.mac is None:
+            yield _inet("sources", f"{who} . {address}", version=v)
+            continue
+        yield Element(f"bridge netkit addresses{v}", f"{who} . {rule.mac} . {address}")
+        if v == 6:
+            yield Element("bridge netkit targets", f"{who} . {rule.mac} . {int(address):#034x}")
 
 
 def _published(rule: Publish) -> Iterable[Element]:
-    if rule.count > 1 and rule.host_port == rule.port:
+    version = rule.address.version
+    host = str(rule.host_address or "")
+    if rule.count > 1 and rule.host_port == rule.port and rule.device is None:
         # the port stays, so only the address is mapped, and the whole range is one element
-        host = rule.host_address or "0.0.0.0/0"
+        host = host or ("0.0.0.0/0" if version == 4 else "::/0")
         ports = f"{rule.host_port}-{rule.host_port + rule.count - 1}"
-        yield Element("ip netkit ranges", f"{host} . {rule.protocol} . {ports}", str(rule.address))
+        key = f"{host} . {rule.protocol} . {ports}"
+        yield _inet("ranges", key, str(rule.address), version=version)
         return
     for i in range(rule.count):
         key = f"{rule.protocol} . {rule.host_port + i}"
         data = f"{rule.address} . {rule.port + i}"
-        if rule.host_address is None:
-            yield Element("ip netkit wildcard", key, data)
+        if rule.device is not None:
+            yield _inet("devices", f'"{rule.device}" . {key}', data, version=version)
+        elif host:
+            yield _inet("ports", f"{host} . {key}", data, version=version)
         else:
-            yield Element("ip netkit ports", f"{rule.host_address} . {key}", data)
+            yield _inet("wildcard", key, data, version=version)
 
 
 def _lines(verb: str, elements: Iterable[Element]) -> list[str]:

@@ -15,6 +15,12 @@ class NoFirewall:
     def script(self) -> str:
         return ""
 
+    def unscript(self) -> str:
+        return ""
+
+    def listing(self) -> str:
+        return ""
+
     def open(self) -> None: ...
     def close(self) -> None: ...
     def is_open(self) -> bool:

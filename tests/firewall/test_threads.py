@@ -24,7 +24,7 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(libnftables.run("list map ip netkit wildcard").count(": 10.0.0.2"))
+print(libnftables.run("list map inet netkit wildcard4").count(": 10.0.0.2"))
 """
 
 
