@@ -7,16 +7,17 @@ Errors   OSError everywhere: a step translates, because only it knows what was b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Interface
-from socket import AF_INET
 from typing import TYPE_CHECKING
 
+from netkit.addresses import Address
 from netkit.kernel import netns, sockets, sysctl
 
 if TYPE_CHECKING:
-    from netkit.firewall import Firewall, Publish
+    from ipaddress import IPv6Address
+
+    from netkit.firewall import Firewall, Obstacle, Publish
     from netkit.kernel.netlink import Netlink
 
 
@@ -25,6 +26,7 @@ class Kernel:
 
     def __init__(self, firewall: Firewall) -> None:
         self.firewall = firewall
+        self._obstacles: dict[str, Sequence[Obstacle]] = {}
         self._sockets: dict[str | None, Netlink] = {}
 
     def __enter__(self) -> Kernel:
@@ -59,8 +61,141 @@ class Kernel:
     def sysctls(self, directory: str, leaf: str) -> dict[str, str]:
         return sysctl.each(directory, leaf)
 
+    # -- links that are not made or found over rtnetlink
+
+    def add_tuntap(
+        self,
+        name: str,
+        mode: str = "tap",
+        *,
+        at: str | None = None,
+        mac: str | None = None,
+        mtu: int | None = None,
+        owner: int | None = None,
+        group: int | None = None,
+        multi_queue: bool = False,
+        vnet_hdr: bool = False,
+    ) -> None:
+        """Make a tap or tun device, down, in the namespace at *at*: whole or not at all."""
+        from netkit.kernel import tuntap
+
+        def create() -> None:
+            tuntap.create(
+                name,
+                mode,
+                mac=mac,
+                mtu=mtu,
+                owner=owner,
+                group=group,
+                multi_queue=multi_queue,
+                vnet_hdr=vnet_hdr,
+            )
+
+        create() if at is None else netns.run(at, create)
+
+    def find_links(self, *, mac: str | None = None, device: str | None = None) -> list[str]:
+        """The host's interfaces with this MAC, or on this device: a PCI address or a /sys path."""
+        here = self.netlink().links()
+        if mac is not None:
+            return sorted(link.name for link in here if link.mac == mac.lower())
+        from netkit.kernel import devices
+
+        names = {link.name for link in here}
+        return [name for name in devices.interfaces(device or "") if name in names]
+
+    def announce(self, at: str | None, dev: str, mac: str, addresses: Iterable[Address]) -> None:
+        """Tell the neighbours of *dev*, which is up, that these addresses are at *mac* now."""
+        from netkit.kernel import announce
+
+        frames = announce.frames(mac, addresses)
+
+        def send() -> None:
+            announce.send(dev, frames)
+
+        send() if at is None else netns.run(at, send)
+
+    def is_heard(self, at: str | None, dev: str, address: IPv6Address) -> bool:
+        """Whether a neighbour that looks for who has *address* is heard by *dev* already."""
+        from netkit.kernel import announce
+
+        def ask() -> bool:
+            return announce.is_member(dev, address)
+
+        return ask() if at is None else netns.run(at, ask)
+
+    # -- programs of other people's
+
+    def find_driver(self, name: str) -> str:
+        """The path of a driver that is a program."""
+        from netkit.kernel import program
+
+        return program.find(name)
+
+    def call(self, command: Sequence[str], text: str) -> str:
+        """What a program answers to *text*; it ends in time, whatever it does."""
+        from netkit.kernel import program
+
+        return program.call(command, text)
+
+    # -- other tools' firewalls
+
+    def obstacles(self, firewall: Firewall | None = None) -> Sequence[Obstacle]:
+        """Whose chains drop what they do not know, if the back end is ours, or *firewall*.
+
+        Nobody's concern without any. A job looks once.
+        """
+        back_end = firewall or self.firewall
+        if not back_end.script():
+            return ()
+        if back_end.name not in self._obstacles:
+            from netkit.firewall import foreign
+
+            self._obstacles[back_end.name] = foreign.obstacles(back_end.name)
+        return self._obstacles[back_end.name]
+
+    def open_passage(self, dev: str, obstacles: Sequence[Obstacle]) -> None:
+        from netkit.firewall import foreign
+
+        foreign.add(dev, obstacles)
+
+    def close_passage(self, dev: str, obstacles: Sequence[Obstacle]) -> None:
+        from netkit.firewall import foreign
+
+        foreign.delete(dev, obstacles)
+
+    def blocked(self, dev: str, obstacles: Sequence[Obstacle]) -> Sequence[str]:
+        """What keeps what *dev* forwards from passing them."""
+        from netkit.firewall import foreign
+
+        return foreign.check(dev, obstacles)
+
+    # -- proxies, by the lock each of them holds
+
+    def start_proxy(self, lock: str, dev: str, ports: Sequence[str]) -> None:
+        """Serve *ports* (netkit.kernel.proxy) for as long as there is a link *dev*."""
+        from netkit.kernel import daemons, proxy
+
+        assert proxy.__file__ is not None
+        daemons.start(lock, proxy.__file__, (dev, *ports), proxy.READY)
+
+    def stop_proxy(self, lock: str) -> None:
+        from netkit.kernel import daemons
+
+        daemons.end(lock)
+
+    def proxy_lives(self, lock: str) -> bool:
+        from netkit.kernel import daemons
+
+        return daemons.lives(lock)
+
+    # -- namespaces, and what conntrack remembers
+
     def create_netns(self, name: str) -> None:
         netns.create(name)
+
+    def attach_netns(self, name: str, at: str) -> None:
+        """A second name for the namespace at *at*, by which it outlives the first."""
+        netns.attach(name, at)
 
     def delete_netns(self, name: str) -> None:
         self.forget(netns.named(name))
@@ -70,21 +205,25 @@ class Kernel:
         """Drop what conntrack remembers of published ports."""
         from netkit.kernel import conntrack
 
+        versions = {rule.address.version for rule in rules}
         # each endpoint's port has a link-local IPv6 address: those stay in the kernel
-        found = self.netlink().addresses(family=AF_INET)
-        every = {address.ip for _, address in found if isinstance(address, IPv4Interface)}
-        published: dict[str, list[conntrack.Published]] = {}
+        every = {
+            address.ip
+            for version in versions
+            for _, address in self.netlink().addresses(version=version)
+        }
+        published: dict[tuple[str, int], list[conntrack.Published]] = {}
         for rule in rules:
             host = every if rule.host_address is None else {rule.host_address}
             last = rule.host_port + rule.count - 1
             each = conntrack.Published(rule.host_port, last, host, rule.address)
-            published.setdefault(rule.protocol, []).append(each)
-        for protocol, ports in published.items():
-            conntrack.forget(protocol, ports)
+            published.setdefault((rule.protocol, rule.address.version), []).append(each)
+        for (protocol, version), ports in published.items():
+            conntrack.forget(protocol, ports, version=version)
 
     # -- ports of the host
 
-    def probe_port(self, protocol: str, address: IPv4Address | None, port: int) -> None:
+    def probe_port(self, protocol: str, address: Address, port: int) -> None:
         sockets.probe(protocol, address, port)
 
     def port_holder(self, protocol: str, port: int) -> str | None:

@@ -19,8 +19,10 @@ import struct
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
+
+from netkit.addresses import Address
 
 _NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
@@ -29,12 +31,16 @@ _ERROR, _DONE = 2, 3
 _NESTED = 0x8000
 _TUPLE_ORIG, _TUPLE_REPLY, _FILTER = 1, 2, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
-_IP_V4_SRC, _IP_V4_DST = 1, 2
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
 _FILTER_ORIG_FLAGS = 1
 _BY_PROTO, _BY_DST_PORT = 1 << 3, 1 << 5
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
-_NFGENMSG = struct.pack("BBH", socket.AF_INET, 0, 0)
+_FAMILIES: dict[
+    int, tuple[int, int, int, type[IPv4Address] | type[IPv6Address]]
+] = {  # of an IP version: its address family, CTA_IP_*_SRC and CTA_IP_*_DST, its class
+    4: (socket.AF_INET, 1, 2, IPv4Address),
+    6: (socket.AF_INET6, 3, 4, IPv6Address),
+}
 _TIMEOUT_S = 10
 _kept = threading.local()
 
@@ -44,11 +50,11 @@ class Published(NamedTuple):
 
     first: int
     last: int
-    host: Collection[IPv4Address]
-    container: IPv4Address
+    host: Collection[Address]
+    container: Address
 
 
-def forget(protocol: str, published: Iterable[Published]) -> None:
+def forget(protocol: str, published: Iterable[Published], *, version: int = 4) -> None:
     """Delete the flows to these ports of the host, or from these ports led to the container.
 
     Those to the same ports of other machines stay: a published 53/udp does not cut the host's DNS.
@@ -60,10 +66,10 @@ def forget(protocol: str, published: Iterable[Published]) -> None:
             meant.setdefault(port, []).append(each)
     with _socket() as sock:
         # a dump is finished before anything is deleted: it would otherwise miss flows that move
-        for flow, port, to, by in list(_flows(sock, _PROTOCOLS[protocol], meant)):
+        for flow, port, to, by in list(_flows(sock, version, _PROTOCOLS[protocol], meant)):
             if not any(to in each.host or by == each.container for each in meant[port]):
                 continue
-            _request(sock, _CT_DELETE, _REQUEST | _ACK, _nest(_TUPLE_ORIG, flow))
+            _request(sock, version, _CT_DELETE, _REQUEST | _ACK, _nest(_TUPLE_ORIG, flow))
             try:
                 for _ in _answers(sock):
                     pass
@@ -98,28 +104,29 @@ def _socket() -> Iterator[socket.socket]:
 
 
 def _flows(
-    sock: socket.socket, protocol: int, ports: Collection[int]
-) -> Iterator[tuple[bytes, int, IPv4Address, IPv4Address]]:
+    sock: socket.socket, version: int, protocol: int, ports: Collection[int]
+) -> Iterator[tuple[bytes, int, Address, Address]]:
     """Each flow to these ports: its original tuple as the kernel sent it; port, to whom, from."""
+    _, source, destination, address = _FAMILIES[version]
     proto, flags = _attribute(_PROTO_NUM, bytes([protocol])), _BY_PROTO
     if len(ports) == 1:
         proto += _attribute(_PROTO_DST_PORT, struct.pack(">H", *ports))
         flags |= _BY_DST_PORT
     wanted = _nest(_TUPLE_ORIG, _nest(_TUPLE_IP, b"") + _nest(_TUPLE_PROTO, proto))
     wanted += _nest(_FILTER, _attribute(_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
-    _request(sock, _CT_GET, _REQUEST | _DUMP, wanted)
+    _request(sock, version, _CT_GET, _REQUEST | _DUMP, wanted)
     for message in _answers(sock):
         flow = _attributes(message[4:])
         packed = _attributes(_attributes(flow[_TUPLE_ORIG])[_TUPLE_PROTO])[_PROTO_DST_PORT]
         port = struct.unpack(">H", packed)[0]
         if port in ports:
-            to = _attributes(_attributes(flow[_TUPLE_ORIG])[_TUPLE_IP])[_IP_V4_DST]
-            by = _attributes(_attributes(flow[_TUPLE_REPLY])[_TUPLE_IP])[_IP_V4_SRC]
-            yield flow[_TUPLE_ORIG], port, IPv4Address(to), IPv4Address(by)
+            to = _attributes(_attributes(flow[_TUPLE_ORIG])[_TUPLE_IP])[destination]
+            by = _attributes(_attributes(flow[_TUPLE_REPLY])[_TUPLE_IP])[source]
+            yield flow[_TUPLE_ORIG], port, address(to), address(by)
 
 
-def _request(sock: socket.socket, kind: int, flags: int, attributes: bytes) -> None:
-    body = _NFGENMSG + attributes
+def _request(sock: socket.socket, version: int, kind: int, flags: int, attributes: bytes) -> None:
+    body = struct.pack("BBH", _FAMILIES[version][0], 0, 0) + attributes
     sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
 
 

@@ -13,27 +13,37 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from netkit.errors import InvalidSpec, NotFound
+from netkit.errors import InvalidSpec, NetkitError, NotFound
 from netkit.kernel import mounts
 
 T = TypeVar("T")
 
 NAMED = "/run/netns"  # iproute2's NETNS_RUN_DIR; /var/run is a link to /run
+PINNED = "netkit-"  # so begin the names by which netkit keeps namespaces that hold a device
 _INIT = "/proc/1/ns/net"
-_NS_GET_NSTYPE = 0xB703  # _IO(0xb7, 0x3), linux/nsfs.h
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h
+_NS_GET_USERNS, _NS_GET_NSTYPE, _NS_GET_OWNER_UID = 0xB701, 0xB703, 0xB704  # linux/nsfs.h
 
 
 def run(path: str, function: Callable[[], T]) -> T:
     """Call *function* in a thread that has joined the namespace at *path*."""
 
     def joined() -> T:
-        mounts.join(path, mounts.CLONE_NEWNET)
+        try:
+            mounts.join(path, mounts.CLONE_NEWNET)
+        except OSError as error:
+            # somebody is deleting it: unmounted, and the plain file below not yet unlinked
+            if error.errno == errno.EINVAL and os.path.dirname(path) == NAMED:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+            raise
         return function()
 
     return _in_thread(joined)
@@ -53,6 +63,18 @@ def create(name: str) -> None:
         _in_thread(keep)
     except BaseException:
         os.unlink(path)
+        raise
+
+
+def attach(name: str, path: str) -> None:
+    """Have `ip netns` know the namespace at *path* as *name*, too: it lives until both are gone."""
+    new = named(name)
+    _share_directory()
+    os.close(os.open(new, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    try:
+        mounts.mount(path, new, None, mounts.MS_BIND)
+    except BaseException:
+        os.unlink(new)
         raise
 
 
@@ -94,8 +116,10 @@ def named(name: str) -> str:
 
 
 def identity(path: str) -> str:
-    """Which namespace *path* is, as device:inode; the same namespace by any path says the same.
+    """Which namespace *path* is: the same namespace by any path says the same.
 
+    As device:inode:cookie, for an inode is given to another namespace as soon as one is gone; a
+    cookie never is, while the machine runs. Without it where the kernel has none (before 5.14).
     Refuses, without ever blocking, whatever is not a network namespace: a FIFO is opened with
     O_NONBLOCK, a device is not opened at all.
     """
@@ -122,9 +146,61 @@ def identity(path: str) -> str:
         if kind != mounts.CLONE_NEWNET:
             raise _no_netns(path)
         found = os.fstat(fd)
-        return f"{found.st_dev}:{found.st_ino}"
+        cookie = ""
+        with suppress(OSError):
+            cookie = f":{run(f'/proc/self/fd/{fd}', _cookie)}"
+        return f"{found.st_dev}:{found.st_ino}{cookie}"
     finally:
         os.close(fd)
+
+
+def inhabited(known: str) -> bool:
+    """Whether any process is in a namespace, or it is mounted where we can see it.
+
+    Not if by netkit alone: that is no life.
+    """
+    place = _place(known)
+    paths = [f"/proc/{pid}/ns/net" for pid in os.listdir("/proc") if pid.isdigit()]
+    with suppress(OSError), open("/proc/self/mountinfo") as mounted:
+        here = (line.split()[4] for line in mounted if f" net:[{place.partition(':')[2]}] " in line)
+        paths += [path for path in here if not path.startswith(f"{NAMED}/{PINNED}")]
+    for path in paths:
+        with suppress(OSError, NetkitError):
+            found = os.stat(path)
+            if f"{found.st_dev}:{found.st_ino}" == place and identity(path) == known:
+                return True
+    return False
+
+
+def owner(path: str) -> int | None:
+    """The user whose user namespace governs the namespace at *path*; None: not to be seen here."""
+    import fcntl
+
+    uid = bytearray(4)
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            user = fcntl.ioctl(fd, _NS_GET_USERNS)
+            try:
+                fcntl.ioctl(user, _NS_GET_OWNER_UID, uid)
+            finally:
+                os.close(user)
+        finally:
+            os.close(fd)
+        return int.from_bytes(uid, sys.byteorder)
+    return None
+
+
+def _place(identity: str) -> str:
+    """Device and inode: enough to tell two namespaces apart that both are there."""
+    return ":".join(identity.split(":")[:2])
+
+
+def _cookie() -> int:
+    """The number of the namespace the calling thread is in."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        answer = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        return int.from_bytes(answer, sys.byteorder)
 
 
 def _no_netns(path: str) -> InvalidSpec:
@@ -141,6 +217,10 @@ def hosts() -> set[str]:
         init = os.stat(_INIT)
         found.add(f"{init.st_dev}:{init.st_ino}")
     return found
+
+
+def is_hosts(identity: str) -> bool:
+    return _place(identity) in hosts()
 
 
 def own() -> str:

@@ -1,6 +1,6 @@
 """Ports of the host: whether one is free, and which process has it if not.
 
-Shapes   protocol as text; an address None is all of the host's
+Shapes   protocol as text; the address 0.0.0.0 is all of the host's, :: all of IPv6's
 Errors   OSError: EADDRINUSE, or EADDRNOTAVAIL for an address the host does not have
 Source   bind(2): with SO_REUSEADDR a TCP port that only lingers in TIME_WAIT is free, one that
          somebody listens on is not. proc(5) for /proc/net/tcp and /proc/PID/fd
@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from ipaddress import IPv4Address
+
+from netkit.addresses import Address
 
 LOCAL_PORT_RANGE = "net/ipv4/ip_local_port_range"
 RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"
@@ -23,17 +24,20 @@ _KINDS = {
 }
 
 
-def probe(protocol: str, address: IPv4Address | None, port: int) -> None:
+def probe(protocol: str, address: Address, port: int) -> None:
     """Bind the port for a moment: OSError says why it cannot be had."""
     kind, number = _KINDS[protocol]
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
-        sock = socket.socket(socket.AF_INET, kind, number)
+        sock = socket.socket(family, kind, number)
     except OSError:
         return  # a kernel without the protocol has nobody listening on it either
     with sock:
+        if address.version == 6:  # IPv4's ports are asked for by themselves
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if protocol != "udp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((str(address or ""), port))
+        sock.bind((str(address), port))
 
 
 def local_port_range(text: str | None, reserved: str | None) -> tuple[range, set[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -26,17 +26,18 @@ def kernel(host: Host) -> Iterator[Kernel]:
         yield kernel
 
 
-def flows(protocol: int = socket.IPPROTO_UDP) -> list[tuple[str, int]]:
-    """Where the flows of this host go."""
+def flows(version: int = 4) -> list[tuple[str, int]]:
+    """Where the UDP flows of this host go."""
     with conntrack._socket() as sock:
-        found = list(conntrack._flows(sock, protocol, range(1, 65536)))
+        found = list(conntrack._flows(sock, version, socket.IPPROTO_UDP, range(1, 65536)))
     return sorted((str(to), port) for _, port, to, _ in found)
 
 
 def send(*places: tuple[str, int]) -> None:
     with ExitStack() as stack:
         for place in places:
-            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             sock.sendto(b"?", place)
 
 
@@ -60,10 +61,18 @@ def test_a_port_published_on_one_address_has_no_part_in_the_flows_of_another(
     assert flows() == [("127.0.0.1", 5001), ("127.0.0.2", 5000)]
 
 
+def test_the_flows_of_a_port_published_in_ipv6_are_forgotten_and_no_others(kernel: Kernel) -> None:
+    send(("::1", 5000), ("::1", 5001), ("127.0.0.1", 5000))
+    assert flows(6) == [("::1", 5000), ("::1", 5001)]
+    kernel.forget_flows(Publish(None, 5000, IPv6Address("fd00::2"), 5000, "udp"))
+    assert flows(6) == [("::1", 5001)]
+    assert flows(4) == [("127.0.0.1", 5000)]
+
+
 def test_the_socket_serves_again_after_an_error(kernel: Kernel) -> None:
     def break_off() -> None:
         with conntrack._socket() as sock:
-            conntrack._request(sock, conntrack._CT_GET, 0x301, b"")  # answers nobody reads
+            conntrack._request(sock, 4, conntrack._CT_GET, 0x301, b"")  # answers nobody reads
             raise OSError("broken")
 
     send(("127.0.0.1", 5000))

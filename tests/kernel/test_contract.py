@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_network
+from typing import Any
 
 import pytest
 
 from netkit.firewall import Publish
 from netkit.firewall.none import NoFirewall
-from netkit.kernel import Kernel, netns
+from netkit.kernel import Kernel, devices, features, netns
+from netkit.kernel.netlink import PolicyRule, Vlan
 from scenarios.lab import Host, until
 from tests.fakes import FakeKernel, refused
 
@@ -158,6 +162,409 @@ def test_an_alias_is_kept(kernel: Kernel) -> None:
     assert aliases["veth1"] == "netkit:def"
 
 
+# -- links on a parent, and others without a bridge
+
+KINDS: list[tuple[str, dict[str, str | int]]] = [
+    ("macvlan", {"mode": "bridge", "bcqueuelen": 77}),
+    ("macvlan", {"mode": "private"}),
+    ("macvlan", {"mode": "vepa"}),
+    ("macvlan", {"mode": "source"}),
+    ("macvlan", {"mode": "passthru", "nopromisc": 1}),
+    ("ipvlan", {"mode": "l2"}),
+    ("ipvlan", {"mode": "l3", "private": 1}),
+    ("ipvlan", {"mode": "l3s", "vepa": 1}),
+    ("vlan", {"id": 5, "protocol": "802.1q"}),
+    ("vlan", {"id": 6, "protocol": "802.1ad"}),
+    ("dummy", {}),
+    ("vrf", {"table": 10}),
+]
+ON_A_PARENT = ("macvlan", "ipvlan", "vlan")
+
+
+@contextmanager
+def or_skipped() -> Iterator[None]:
+    """Where this kernel lacks what is asked of it, the test is skipped, and names the option."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and "CONFIG_" in str(error.strerror):
+            pytest.skip(str(error.strerror))
+        raise
+
+
+def wire(kernel: Kernel, name: str = "wire0") -> None:
+    """A link that stands in for a network card; its other end is in the namespace `far`."""
+    if not kernel.exists(netns.named("far")):
+        kernel.create_netns("far")
+    kernel.netlink().add_veth(
+        name, mac=MAC, mtu=1400, peer=name, peer_mac=PEER_MAC, peer_netns=netns.named("far")
+    )
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_a_link_is_born_whole_in_the_namespace_it_is_for(
+    kernel: Kernel, kind: str, options: dict[str, str | int]
+) -> None:
+    wire(kernel)
+    parent = "wire0" if kind in ON_A_PARENT else None
+    mac = None if "passthru" in options.values() else "02:42:00:00:00:05"
+    with or_skipped():
+        kernel.netlink().add_link("eth0", kind, parent=parent, at=PLACE, mac=mac, options=options)
+    link = kernel.netlink(PLACE).link("eth0")
+    assert link is not None
+    assert (link.kind, link.up, link.name) == (kind, False, "eth0")
+    assert options.items() <= link.options.items()
+    assert kernel.netlink().link("eth0") is None
+    if parent:
+        assert (link.peer_index, link.mtu) == (kernel.netlink().index("wire0"), 1400)
+    if kind != "ipvlan":
+        assert link.mac == (mac or MAC)
+
+
+def test_a_macvlan_is_born_here_and_up_where_that_is_asked_for(kernel: Kernel) -> None:
+    wire(kernel)
+    kernel.netlink().add_link(
+        "mv0", "macvlan", parent="wire0", mtu=1300, up=True, options={"mode": "bridge"}
+    )
+    link = kernel.netlink().link("mv0")
+    assert link is not None
+    assert (link.mtu, link.up) == (1300, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"name": "lo"}, errno.EEXIST),
+        ({"parent": "nope"}, errno.ENODEV),
+        ({"parent": None}, errno.EINVAL),
+        ({"parent": "lo"}, errno.EINVAL),
+        ({"parent": "port"}, errno.EBUSY),
+        ({"mtu": 1401}, errno.EINVAL),
+        ({"at": netns.named("nope")}, errno.ENOENT),
+        ({"options": {"mode": "passthru"}}, errno.EINVAL),  # with another on the same parent
+        ({"options": {"mode": "bridged"}}, errno.EINVAL),
+        ({"options": {"colour": "red"}}, errno.EINVAL),
+        ({"options": {"bcqueuelen": "long"}}, errno.EINVAL),
+        ({"kind": "dummy", "options": {"mode": "bridge"}}, errno.EINVAL),
+    ],
+)
+def test_a_macvlan_that_cannot_be_born_whole_is_not_born(
+    kernel: Kernel, changed: dict[str, Any], code: int
+) -> None:
+    wire(kernel)
+    connect(kernel, "port", "other")
+    kernel.netlink().add_link("mv0", "macvlan", parent="wire0", options={"mode": "bridge"})
+    wanted = {"name": "eth0", "kind": "macvlan", "parent": "wire0", "at": PLACE}
+    before = [link.name for link in kernel.netlink().links()]
+    with refused(code):
+        kernel.netlink().add_link(**{**wanted, "options": {"mode": "bridge"}, **changed})
+    assert [link.name for link in kernel.netlink().links()] == before
+    assert [link.name for link in kernel.netlink(PLACE).links()] == ["lo", "other"]
+
+
+def test_a_macvlan_dies_with_its_parent_wherever_it_is(kernel: Kernel) -> None:
+    wire(kernel)
+    kernel.netlink().add_link("eth0", "macvlan", parent="wire0", at=PLACE)
+    kernel.netlink(netns.named("far")).delete_link("wire0")
+    assert kernel.netlink().link("wire0") is None
+    assert kernel.netlink(PLACE).link("eth0") is None
+
+
+def test_the_options_of_a_link_can_be_changed(kernel: Kernel) -> None:
+    wire(kernel)
+    kernel.netlink().add_link("eth0", "macvlan", parent="wire0", options={"mode": "bridge"})
+    kernel.netlink().set_options("eth0", "macvlan", {"mode": "private"})
+    link = kernel.netlink().link("eth0")
+    assert link is not None
+    assert link.options["mode"] == "private"
+
+
+@pytest.mark.parametrize("kind", ["ipvlan", "vlan", "dummy", "vrf", "macvlan"])
+def test_a_kind_of_link_this_kernel_lacks_is_named_with_its_option(
+    kernel: Kernel, kind: str
+) -> None:
+    wire(kernel)
+    if isinstance(kernel, FakeKernel):
+        kernel.lacks.add(kind)
+    options: dict[str, dict[str, str | int]] = {"vlan": {"id": 5}, "vrf": {"table": 10}}
+    refusal = OSError()
+    try:
+        kernel.netlink().add_link("new", kind, parent="wire0", options=options.get(kind, {}))
+    except OSError as error:
+        refusal = error
+    else:
+        pytest.skip(f"this kernel has {kind}")
+    assert refusal.errno == errno.EOPNOTSUPP
+    assert refusal.strerror == f"this kernel has no {kind} ({features.OPTIONS[kind]})"
+    assert kernel.netlink().link("new") is None
+
+
+def test_a_veth_pair_joins_two_containers_without_a_bridge(kernel: Kernel) -> None:
+    kernel.create_netns("c2")
+    there = netns.named("c2")
+    kernel.netlink(PLACE).add_veth(
+        "link0", mac=MAC, mtu=1400, peer="link0", peer_mac=PEER_MAC, peer_netns=there
+    )
+    one, other = kernel.netlink(PLACE).link("link0"), kernel.netlink(there).link("link0")
+    assert one is not None
+    assert other is not None
+    assert (one.mac, one.up, one.master, one.port) == (MAC, True, None, frozenset())
+    assert (other.mac, other.up, other.mtu) == (PEER_MAC, False, 1400)
+    assert (one.peer_index, other.peer_index) == (other.ifindex, one.ifindex)
+    assert kernel.netlink().link("link0") is None
+    kernel.delete_netns("c2")
+    assert until(lambda: kernel.netlink(PLACE).link("link0") is None)
+
+
+def test_a_veth_pair_made_in_a_container_may_end_on_the_host(kernel: Kernel) -> None:
+    kernel.netlink(PLACE).add_veth(
+        "eth0", mac=MAC, mtu=1400, peer="host0", peer_mac=PEER_MAC, peer_netns=None, up=False
+    )
+    one, other = kernel.netlink(PLACE).link("eth0"), kernel.netlink().link("host0")
+    assert one is not None
+    assert other is not None
+    assert (one.up, other.up, other.mac) == (False, False, PEER_MAC)
+
+
+# -- links moved, tuned and found
+
+
+def test_a_link_goes_into_a_namespace_by_another_name_and_comes_back_as_it_was(
+    kernel: Kernel,
+) -> None:
+    host, there, address = kernel.netlink(), kernel.netlink(PLACE), IPv4Interface("10.9.0.1/24")
+    wire(kernel)
+    host.set_link("wire0", txqlen=55, promisc=True, alias="mine", group=3)
+    host.add_address("wire0", address)
+    before = host.link("wire0")
+    host.move_link("wire0", PLACE, "net0")
+    moved = there.link("net0")
+    assert before is not None
+    assert moved is not None
+    assert host.link("wire0") is None
+    assert moved == before._replace(ifindex=moved.ifindex, name="net0", up=False)
+    assert (ipv4(kernel, "net0", PLACE), ipv4_routes(kernel)) == ([], [])
+    there.move_link("net0", None, "wire0", up=True)
+    assert there.link("net0") is None
+    assert host.link("wire0") == before._replace(ifindex=host.index("wire0"))
+    host.add_address("wire0", address)
+    assert ipv4(kernel, "wire0") == [address]
+
+
+def ipv4_routes(kernel: Kernel) -> list[IPv4Network]:
+    return [r.dst for r in kernel.netlink().routes() if isinstance(r.dst, IPv4Network)]
+
+
+def test_a_link_may_be_given_its_owner_and_set_up_as_it_moves(kernel: Kernel) -> None:
+    wire(kernel)
+    kernel.netlink().move_link("wire0", PLACE, alias="netkit:abc", up=True)
+    moved = kernel.netlink(PLACE).link("wire0")
+    assert moved is not None
+    assert (moved.alias, moved.up) == ("netkit:abc", True)
+
+
+def test_a_port_that_moves_is_a_port_no_more(kernel: Kernel) -> None:
+    connect(kernel)
+    kernel.netlink().move_link("veth1", PLACE)
+    moved = kernel.netlink(PLACE).link("veth1")
+    assert moved is not None
+    assert (moved.master, moved.port) == (None, frozenset())
+    kernel.netlink(PLACE).delete_link("eth0")  # and it is still that one's other end
+    assert kernel.netlink(PLACE).link("veth1") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "new_name", "code"),
+    [
+        ("wire0", PLACE, "lo", errno.EEXIST),
+        ("wire0", netns.named("nope"), "net0", errno.ENOENT),
+        ("nope", PLACE, "net0", errno.ENODEV),
+        ("lo", PLACE, "lo1", errno.EINVAL),
+    ],
+)
+def test_a_move_that_is_refused_costs_nothing(
+    kernel: Kernel, name: str, to: str, new_name: str, code: int
+) -> None:
+    wire(kernel)
+    kernel.netlink().add_address("wire0", ADDRESS)
+    before = kernel.netlink().links()
+    with refused(code):
+        kernel.netlink().move_link(name, to, new_name)
+    assert kernel.netlink().links() == before
+    assert ipv4(kernel, "wire0") == [ADDRESS]
+    assert [link.name for link in kernel.netlink(PLACE).links()] == ["lo"]
+
+
+def test_settings_are_changed_together_and_put_back_from_what_was_read(kernel: Kernel) -> None:
+    wire(kernel)
+    before = kernel.netlink().link("wire0")
+    assert before is not None
+    changed = {"mac": "02:42:00:00:00:07", "mtu": 1300, "txqlen": 77, "promisc": True}
+    changed |= {"allmulti": True, "alias": "mine", "group": 5, "up": False}
+    kernel.netlink().set_link("wire0", **changed)  # type: ignore[arg-type]
+    assert kernel.netlink().link("wire0") == before._replace(**changed)  # type: ignore[arg-type]
+    was = {key: getattr(before, key) for key in changed}
+    kernel.netlink().set_link("wire0", **was | {"alias": before.alias or ""})
+    assert kernel.netlink().link("wire0") == before
+
+
+def test_a_setting_the_kernel_refuses_changes_none(kernel: Kernel) -> None:
+    wire(kernel)
+    before = kernel.netlink().link("wire0")
+    with refused(errno.EINVAL):
+        kernel.netlink().set_link("wire0", mtu=10, txqlen=77, promisc=True)
+    assert kernel.netlink().link("wire0") == before
+    with refused(errno.ENODEV):
+        kernel.netlink().set_link("nope", mtu=1300)
+
+
+def test_a_link_becomes_a_port_and_is_free_again(kernel: Kernel) -> None:
+    wire(kernel)
+    kernel.netlink().set_link("wire0", master="br0")
+    port = kernel.netlink().link("wire0")
+    assert port is not None
+    assert port.master == kernel.netlink().index("br0")
+    assert sorted(port.port) == ["flood", "learning"]
+    kernel.netlink().set_port("wire0", isolated=True, neigh_suppress=True, flood=False)
+    port = kernel.netlink().link("wire0")
+    assert port is not None
+    assert sorted(port.port) == ["isolated", "learning", "neigh_suppress"]
+    assert port.alias is None
+    kernel.netlink().set_link("wire0", master="")
+    port = kernel.netlink().link("wire0")
+    assert port is not None
+    assert (port.master, port.port, port.port_state) == (None, frozenset(), None)
+    with refused(errno.EOPNOTSUPP):
+        kernel.netlink().set_port("wire0", isolated=True)
+
+
+def test_a_bridge_that_filters_vlans_lets_a_port_have_those_it_is_given(kernel: Kernel) -> None:
+    netlink = kernel.netlink()
+    wire(kernel)
+    with or_skipped():
+        netlink.add_bridge(
+            "br1", mac=MAC, mtu=1400, options={"vlan_filtering": 1, "vlan_default_pvid": 0}
+        )
+    netlink.set_link("wire0", master="br1")
+    assert netlink.vlans("wire0") == []
+    netlink.add_vlans("wire0", Vlan(5, 5, access=True), Vlan(10, 20))
+    assert netlink.vlans("wire0") == [Vlan(5, 5, access=True), Vlan(10, 20)]
+    netlink.delete_vlans("wire0", Vlan(10, 20))
+    assert netlink.vlans("wire0") == [Vlan(5, 5, access=True)]
+
+
+def test_an_existing_bridge_is_made_to_filter_and_its_ports_lose_vlan_1(kernel: Kernel) -> None:
+    netlink = kernel.netlink()
+    connect(kernel)
+    with or_skipped():
+        netlink.set_options("br0", "bridge", {"vlan_filtering": 1})
+    assert netlink.vlans("veth1") == [Vlan(1, 1, access=True)]
+    netlink.delete_vlans("veth1", Vlan(1, 1))
+    assert netlink.vlans("veth1") == []
+    bridge = netlink.link("br0")
+    assert bridge is not None
+    assert bridge.options["vlan_filtering"] == 1
+
+
+def test_vlans_of_ports_are_refused_by_name_where_the_kernel_has_none(kernel: Kernel) -> None:
+    if isinstance(kernel, FakeKernel):
+        kernel.lacks.add(features.BRIDGE_VLANS)
+    connect(kernel)
+    text = r"this kernel has no bridge VLAN filtering \(CONFIG_BRIDGE_VLAN_FILTERING\)"
+    bridge = kernel.netlink().link("br0")
+    if bridge is not None and not isinstance(kernel, FakeKernel) and len(bridge.options) > 1:
+        pytest.skip("this kernel has bridge VLAN filtering")
+    with pytest.raises(OSError, match=text):
+        kernel.netlink().set_options("br0", "bridge", {"vlan_filtering": 1})
+    with pytest.raises(OSError, match=text):
+        kernel.netlink().add_bridge("br1", mac=MAC, mtu=1400, options={"vlan_filtering": 1})
+    with pytest.raises(OSError, match=text):
+        kernel.netlink().add_vlans("veth1", Vlan(5, 5, access=True))
+    assert kernel.netlink().link("br1") is None
+    assert kernel.netlink().vlans("veth1") == [] or isinstance(kernel, FakeKernel)
+
+
+@contextmanager
+def or_closed() -> Iterator[None]:
+    try:
+        with or_skipped():
+            yield
+    except PermissionError:
+        pytest.skip("/dev/net/tun is closed to this user")
+
+
+def test_a_tap_is_made_whole_for_who_may_use_it_and_stays(kernel: Kernel) -> None:
+    with or_closed():
+        kernel.add_tuntap("tap0", at=PLACE, mac=MAC, mtu=1300, owner=0, group=0, vnet_hdr=True)
+    tap = kernel.netlink(PLACE).link("tap0")
+    assert tap is not None
+    assert (tap.kind, tap.mac, tap.mtu, tap.up) == ("tun", MAC, 1300, False)
+    assert tap.options == {"mode": "tap", "user": 0, "group": 0, "vnet_hdr": 1}
+    assert kernel.netlink().link("tap0") is None
+    with refused(errno.EBUSY):
+        kernel.add_tuntap("tap0", at=PLACE)
+    kernel.netlink(PLACE).delete_link("tap0")
+    assert kernel.netlink(PLACE).link("tap0") is None
+
+
+def test_a_tun_may_have_several_queues(kernel: Kernel) -> None:
+    with or_closed():
+        kernel.add_tuntap("tun0", "tun", multi_queue=True)
+    tun = kernel.netlink().link("tun0")
+    assert tun is not None
+    assert tun.options == {"mode": "tun", "multi_queue": 1}
+
+
+def test_links_are_found_by_mac_and_by_the_device_they_are_on(
+    kernel: Kernel, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wire1` is a virtio card: its device sits on the one that has the PCI address."""
+    for name in ("wire0", "wire1"):
+        wire(kernel, name)
+    kernel.netlink().set_link("wire1", mac="02:42:00:00:00:0a")
+    slot = "0000:00:03.0"
+    if isinstance(kernel, FakeKernel):
+        kernel.hardware = {"wire1": slot}
+    else:
+        monkeypatch.setattr(devices, "SYSFS", base)
+        for path in (
+            f"{base}/pci0/{slot}/virtio0",
+            f"{base}/pci0/{slot}0",
+            f"{base}/bus/pci/devices",
+        ):
+            os.makedirs(path)
+        os.symlink(f"../../../pci0/{slot}", f"{base}/bus/pci/devices/{slot}")
+        # one is on a device whose path only begins alike, one on none, one in another namespace
+        found = {"wire0": f"pci0/{slot}0", "wire1": f"pci0/{slot}/virtio0", "br0": None}
+        for name, device in (found | {"away": f"pci0/{slot}"}).items():
+            os.makedirs(f"{base}/class/net/{name}")
+            if device:
+                os.symlink(f"{base}/{device}", f"{base}/class/net/{name}/device")
+        assert kernel.find_links(device=f"{base}/pci0/{slot}") == ["wire1"]
+    assert kernel.find_links(device=slot) == ["wire1"]
+    with refused(errno.ENOENT):
+        kernel.find_links(device="0000:00:04.0")
+    assert kernel.find_links(mac="02:42:00:00:00:0A") == ["wire1"]
+    assert kernel.find_links(mac="02:42:00:00:00:0b") == []
+    assert kernel.find_links(mac=MAC) == ["br0", "wire0"]
+
+
+def test_addresses_are_announced_out_of_a_link_that_is_up(kernel: Kernel) -> None:
+    connect(kernel)
+    addresses = (IPv4Address("10.88.0.2"), IPv6Address("fd00::2"))
+    with refused(errno.ENODEV):
+        kernel.announce(PLACE, "nope", PEER_MAC, addresses)
+    with refused(errno.ENETDOWN):
+        kernel.announce(PLACE, "eth0", PEER_MAC, addresses)
+    kernel.netlink(PLACE).set_up("eth0")
+    kernel.announce(PLACE, "eth0", PEER_MAC, addresses)
+    if isinstance(kernel, FakeKernel):
+        assert kernel.announced == [(PLACE, "eth0", PEER_MAC, addresses)]
+
+
+# -- loopback and handles
+
+
 def test_loopback_is_down_until_it_is_set_up(kernel: Kernel) -> None:
     lo = kernel.netlink(PLACE).link("lo")
     assert lo is not None
@@ -247,6 +654,80 @@ def test_routes_die_with_what_they_lead_through(kernel: Kernel, how: str) -> Non
     assert netlink.routes() == []
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_gateway_outside_every_subnet_is_reached_by_a_route_to_itself(
+    kernel: Kernel, version: int
+) -> None:
+    """As the routed driver has it: an address by itself, its gateway, the way out."""
+    connect(kernel)
+    netlink = kernel.netlink(PLACE)
+    gateway = {4: "10.99.0.1", 6: "fd99::1"}[version]
+    netlink.set_up("eth0")
+    with refused({4: errno.ENETUNREACH, 6: errno.EHOSTUNREACH}[version]):
+        netlink.add_route("eth0", None, gateway)
+    netlink.add_route("eth0", ip_network(gateway), None)
+    netlink.add_route("eth0", None, gateway)
+    ways = [(route.dst, route.gateway) for route in netlink.routes(version)]
+    assert {(ip_network(gateway), None), (None, gateway)} <= set(ways)
+
+
+def test_a_gateway_is_on_the_link_where_that_is_said(kernel: Kernel) -> None:
+    connect(kernel)
+    netlink = kernel.netlink(PLACE)
+    netlink.add_address("eth0", IPv4Interface("10.88.0.2/32"))
+    netlink.set_up("eth0")
+    with refused(errno.ENETUNREACH):
+        netlink.add_route("eth0", None, "10.99.0.1", source="10.88.0.2")
+    netlink.add_route("eth0", None, "10.99.0.1", source="10.88.0.2", onlink=True)
+    assert [(route.dst, route.gateway) for route in netlink.routes()] == [(None, "10.99.0.1")]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_route_has_a_metric_a_table_and_sizes_of_its_own(kernel: Kernel, version: int) -> None:
+    connect(kernel)
+    netlink = kernel.netlink(PLACE)
+    netlink.set_up("eth0")
+    network = ip_network({4: "10.99.0.0/24", 6: "fd99::/64"}[version])
+
+    def found(table: int | None = None) -> list[tuple[int | None, int | None, int | None]]:
+        ways = netlink.routes(version, table=table)
+        return sorted((r.metric, r.mtu, r.advmss) for r in ways if r.dst == network)
+
+    netlink.add_route("eth0", network, None, metric=10)
+    netlink.add_route("eth0", network, None, metric=20, mtu=1300, advmss=1200, scope="link")
+    netlink.add_route("eth0", network, None, metric=10, table=70000)
+    with refused(errno.EEXIST):
+        netlink.add_route("eth0", network, None, metric=10)
+    assert found() == [(10, None, None), (20, 1300, 1200)]
+    assert found(70000) == [(10, None, None)]
+    netlink.delete_route("eth0", network, None, metric=10)
+    with refused(errno.ESRCH):
+        netlink.delete_route("eth0", network, None, metric=10)
+    assert found() == [(20, 1300, 1200)]
+    assert found(70000) == [(10, None, None)]
+    netlink.delete_route("eth0", network, None, metric=10, table=70000)
+    assert found(70000) == []
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", ["blackhole", "unreachable", "prohibit"])
+def test_a_route_may_lead_nowhere(kernel: Kernel, kind: str, version: int) -> None:
+    netlink = kernel.netlink(PLACE)
+    netlink.set_up("lo")
+    network = ip_network({4: "10.99.0.0/24", 6: "fd99::/64"}[version])
+    everywhere = ip_network({4: "0.0.0.0/0", 6: "::/0"}[version])
+    netlink.add_route(None, network, None, type=kind)
+    netlink.add_route(None, everywhere, None, type=kind, metric=4000)
+    with refused(errno.EEXIST):
+        netlink.add_route(None, network, None, type=kind)
+    assert [route.dst for route in netlink.routes(version) if route.dst in (network, None)] == []
+    ways = {(route.dst, route.metric) for route in netlink.routes(version, type=kind)}
+    assert ways == {(network, {4: None, 6: 1024}[version]), (None, 4000)}
+    netlink.delete_route(None, network, None, type=kind)
+    netlink.delete_route(None, everywhere, None, type=kind, metric=4000)
+    assert netlink.routes(version, type=kind) == []
+
+
 # -- sysctls
 
 
@@ -291,7 +772,7 @@ def test_a_namespace_can_be_made_once_and_deleted_twice(kernel: Kernel) -> None:
 
 
 def test_a_free_port_passes_and_an_address_of_nobody_is_told(kernel: Kernel) -> None:
-    kernel.probe_port("tcp", None, 8080)
+    kernel.probe_port("tcp", IPv4Address("0.0.0.0"), 8080)
     kernel.probe_port("udp", IPv4Address("127.0.0.1"), 8080)
     with refused(errno.EADDRNOTAVAIL):
         kernel.probe_port("tcp", IPv4Address("192.0.2.1"), 8080)
@@ -302,7 +783,7 @@ def test_a_port_somebody_listens_on_is_told_with_its_holder(kernel: Kernel) -> N
         if isinstance(kernel, FakeKernel):
             kernel.listening["tcp", 8080] = "'python3' (pid 1)"
         with refused(errno.EADDRINUSE):
-            kernel.probe_port("tcp", None, 8080)
+            kernel.probe_port("tcp", IPv4Address("0.0.0.0"), 8080)
         assert "pid" in (kernel.port_holder("tcp", 8080) or "")
     assert kernel.port_holder("tcp", 8081) is None
 
@@ -375,3 +856,31 @@ def test_the_twin_refuses_the_call_it_is_told_to_and_no_other() -> None:
     kernel.relent()
     kernel.netlink().set_up("lo")
     assert kernel.dump() != before
+
+
+# -- policy rules
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        PolicyRule(100, source=ip_network("10.88.0.2/32"), priority=50),
+        PolicyRule(70000, to=ip_network("10.0.0.0/8"), iif="lo", oif="eth7"),
+        PolicyRule(100, mark=1),
+        PolicyRule(100, mark=16, mask=255, priority=7),
+        PolicyRule(70000, source=ip_network("fd00::/64"), to=ip_network("fd01::1/128"), version=6),
+        PolicyRule(100, iif="lo", version=6),
+    ],
+)
+def test_a_policy_rule_is_read_as_it_was_written(kernel: Kernel, rule: PolicyRule) -> None:
+    netlink = kernel.netlink(PLACE)
+    before = netlink.policies(rule.version)
+    netlink.add_policy(rule)
+    assert [each for each in netlink.policies(rule.version) if each not in before] == [rule]
+    assert rule not in netlink.policies(10 - rule.version)
+    with refused(errno.EEXIST):
+        netlink.add_policy(rule)
+    netlink.delete_policy(rule)
+    assert netlink.policies(rule.version) == before
+    with refused(errno.ENOENT):
+        netlink.delete_policy(rule)

@@ -1,0 +1,111 @@
+"""Announcements: what they say, and that a neighbour who hears one believes it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from netkit.firewall.none import NoFirewall
+from netkit.kernel import Kernel, announce, netns
+from scenarios.lab import Host, run, until
+
+MAC, STALE = "02:42:00:00:00:02", "02:42:00:00:00:99"
+V4, V6 = IPv4Address("10.88.0.2"), IPv6Address("fd00::2")
+PLACE = netns.named("c1")
+_ETH_P_ALL = 3
+
+
+@pytest.fixture
+def kernel(host: Host) -> Iterator[Kernel]:
+    """A container's link, up and settled, whose addresses the host believes to be at STALE."""
+    with Kernel(NoFirewall()) as kernel:
+        kernel.create_netns("c1")
+        kernel.netlink().add_veth(
+            "v1", mac="02:42:00:00:00:01", mtu=1500, peer="eth0", peer_mac=MAC, peer_netns=PLACE
+        )
+        kernel.netlink(PLACE).set_up("eth0")
+        run(
+            "ip addr add 10.88.0.1/24 dev v1",
+            "ip addr add fd00::1/64 dev v1 nodad",
+            f"ip neigh replace {V4} lladdr {STALE} dev v1 nud stale",
+            f"ip neigh replace {V6} lladdr {STALE} dev v1 nud stale",
+        )
+        assert until(lambda: "LOWER_UP" in run("ip link show v1"))
+        yield kernel
+
+
+def test_an_arp_announcement_asks_for_ones_own_address() -> None:
+    """RFC 5227: sender and target address alike, target MAC zero, to all."""
+    (frame,) = announce.frames(MAC, [V4])
+    assert frame.hex() == (
+        "ffffffffffff" + "024200000002" + "0806"
+        "0001" + "0800" + "06" + "04" + "0001"
+        "024200000002" + "0a580002" + "000000000000" + "0a580002"
+    )  # fmt: skip
+
+
+def test_an_unsolicited_advertisement_overrides_and_has_the_checksum_the_rfc_wants() -> None:
+    """RFC 4861: hop limit 255, to all nodes, the override flag alone, the target's MAC."""
+    (frame,) = announce.frames(MAC, [V6])
+    assert frame[:14].hex() == "333300000001" + "024200000002" + "86dd"
+    header, message = frame[14:54], frame[54:]
+    assert struct.unpack(">IHBB", header[:8]) == (0x60000000, len(message), 58, 255)
+    assert (header[8:24], header[24:]) == (V6.packed, IPv6Address("ff02::1").packed)
+    assert (message[:2].hex(), message[4:8].hex()) == ("8800", "20000000")
+    assert message[8:] == V6.packed + bytes.fromhex("0201" + "024200000002")
+    pseudo = V6.packed + header[24:] + struct.pack(">II", len(message), 58)
+    assert folded(pseudo + message) == 0xFFFF
+
+
+def folded(data: bytes) -> int:
+    """RFC 1071's sum, word by word: all ones over what holds its own checksum."""
+    total = 0
+    for at in range(0, len(data), 2):
+        total += data[at] << 8 | data[at + 1]
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def test_there_is_one_frame_for_each_address() -> None:
+    assert announce.frames(MAC, []) == []
+    assert len(announce.frames(MAC, [V4, V6, IPv4Address("10.89.0.2")])) == 3
+
+
+@contextmanager
+def heard(dev: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as sock:
+        sock.bind((dev, _ETH_P_ALL))
+        sock.settimeout(3)
+        yield sock
+
+
+def test_the_frames_arrive_and_change_what_neighbours_believe(kernel: Kernel) -> None:
+    assert run("ip neigh show dev v1").count(STALE) == 2
+    wanted = announce.frames(MAC, [V4, V6])
+    with heard("v1") as sock:
+        kernel.announce(PLACE, "eth0", MAC, [V4, V6])
+        frames = []
+        while wanted[-1] not in frames:  # the kernel has things of its own to say
+            frames.append(sock.recv(2048))
+    assert [frame for frame in frames if frame in wanted] == wanted
+    shown = {address: f"{address} lladdr {MAC}" for address in (V4, V6)}
+    assert until(lambda: all(line in run("ip neigh show dev v1") for line in shown.values()), 3)
+
+
+def test_nobody_waits_for_the_socket_to_close(kernel: Kernel) -> None:
+    """The kernel takes its time for that, 16 ms on some; it is done beside, and it is done."""
+    kernel.announce(PLACE, "eth0", MAC, [V4])
+    took = []
+    for _ in range(20):
+        start = time.perf_counter()
+        kernel.announce(PLACE, "eth0", MAC, [V4, V6])
+        took.append(time.perf_counter() - start)
+    assert sorted(took)[10] < 0.008
+    assert until(lambda: "announce" not in {thread.name for thread in threading.enumerate()})
