@@ -18,6 +18,7 @@ from tests import goldens
 
 CREATE = "network create --subnet 172.25.0.0/16 my-net"
 CONNECT = "connect --net my-net --name c1"
+A, B, MAC = "10.1.1.1/32", "10.1.1.2/32", "02:00:00:00:00:01"
 
 
 class Case(NamedTuple):
@@ -40,6 +41,15 @@ CASES = {
         (CREATE, "network create --subnet 172.26.0.0/24 an-earlier-name", CONNECT),
         "connect --net an-earlier-name c1",
     ),
+    "create-veth": Case(
+        (CREATE,), "network create -d veth --subnet 172.26.0.0/24 --subnet fd00:26::/64 routed"
+    ),
+    "connect-veth": Case(
+        (f"{CREATE} -d veth --subnet fd00:25::/64",), f"{CONNECT} -p 8080:80 --mac-address {MAC}"
+    ),
+    "link": Case((CREATE, CONNECT, f"{CONNECT}2"), f"link --addr-a {A} --addr-b {B} c1 c12"),
+    "link-host": Case((CREATE, CONNECT), "link --name wire c1 host"),
+    "link-rm": Case((CREATE, CONNECT, "link c1 host"), "link rm c1-host"),
     "run": Case((CREATE,), "run --name web --net my-net -h web1 -p 8080:80 -- sleep 9"),
     "run-host": Case((), "run --name web --net host -- sh -c 'echo $0'"),
     "disconnect": Case((CREATE, f"{CONNECT} -p 8080:80"), "disconnect --net my-net c1"),
@@ -75,7 +85,7 @@ def netkit(
 def dry(line: str) -> str:
     """*line* with --dry-run as its verb's first option."""
     words = line.split(" ")
-    verb = 2 if words[0] == "network" else 1
+    verb = 2 if words[0] == "network" or words[1] == "rm" else 1
     return " ".join([*words[:verb], "--dry-run", *words[verb:]])
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
 import pytest
 
 from netkit import steps
 from netkit.errors import Conflict, Drift, KernelRefused
-from netkit.firewall import Guard, Isolate, Masquerade, Publish, libnftables
+from netkit.firewall import Guard, Isolate, Masquerade, Obstacle, Publish, libnftables
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import Kernel, netns
 from netkit.steps import (
     Address,
     Alias,
+    Announce,
+    BackEnd,
     BindMount,
     Bridge,
     DefaultRoute,
@@ -24,8 +33,15 @@ from netkit.steps import (
     HostsEntry,
     LinkUp,
     Netns,
+    NoTransit,
+    OwnMac,
+    Pair,
+    Passage,
+    Policy,
     Port,
     PortReady,
+    Proxy,
+    Ready,
     Route,
     RuleFrom,
     Rules,
@@ -41,17 +57,21 @@ from tests.fakes import FakeKernel
 PLACE = netns.named("c1")
 MAC, PORT_MAC, PEER_MAC = "02:42:00:00:00:01", "02:42:00:00:00:02", "02:42:0a:58:00:02"
 FOREIGN_MAC = "02:00:00:00:00:99"
-WEB = IPv4Address("10.88.0.2")
+WEB, WEB6 = IPv4Address("10.88.0.2"), IPv6Address("fd00:88::2")
+NET, NET6 = IPv4Network("10.88.0.0/24"), IPv6Network("fd00:88::/64")
 ETC = "/etc/netns/c1"
 # in the order a network, a namespace and its endpoint are made: each stands on those before it
 PLAN: tuple[Step, ...] = (
     Tables(),
+    NoTransit(version=4),
     Sysctl(key="net/ipv4/ip_forward", value="1"),
+    Forwarding(version=6),
     Bridge(name="br0", mac=MAC, mtu=1500, alias="netkit:net"),
     Alias(dev="br0", alias="netkit:net"),
     Sysctl(key="net/ipv4/conf/br0/route_localnet", value="1", dev="br0"),
-    Rules(rules=(Isolate("br0", IPv4Network("10.88.0.0/24")), Masquerade("br0"))),
+    Rules(rules=(Isolate("br0", (NET, NET6)), Masquerade("br0"), Masquerade("br0", 6))),
     Address(dev="br0", address=IPv4Interface("10.88.0.1/24")),
+    Address(dev="br0", address=IPv6Interface("fd00:88::1/64")),
     LinkUp(dev="br0", fresh=True),
     Netns(name="c1"),
     LinkUp(dev="lo", at=PLACE),
@@ -61,7 +81,7 @@ PLAN: tuple[Step, ...] = (
     HostsEntry(path=f"{ETC}/hosts", address=WEB, names=("c1.example", "c1")),
     Rules(
         rules=(
-            Guard("veth1", PEER_MAC, (WEB,)),
+            Guard("veth1", PEER_MAC, (WEB, WEB6)),
             Publish(None, 8080, WEB, 80, "tcp"),
             Publish(IPv4Address("127.0.0.1"), 9000, WEB, 9000, "udp", 10),
         )
@@ -76,15 +96,55 @@ PLAN: tuple[Step, ...] = (
         at=PLACE,
         alias="netkit:ep",
     ),
-    Port(dev="veth1", alias="netkit:ep"),
-    Sysctl(key="net/ipv6/conf/eth0/disable_ipv6", value="1", dev="eth0", at=PLACE),
+    Port(dev="veth1", alias="netkit:ep", isolated=True),
+    Sysctl(key="net/ipv6/conf/eth0/accept_ra", value="0", dev="eth0", at=PLACE),
     Address(dev="eth0", address=IPv4Interface("10.88.0.2/24"), at=PLACE),
+    Address(dev="eth0", address=IPv6Interface("fd00:88::2/64"), at=PLACE),
     LinkUp(dev="eth0", at=PLACE, fresh=True),
     PortReady(dev="veth1"),
+    Announce(dev="eth0", at=PLACE, mac=PEER_MAC, addresses=(WEB, WEB6)),
     Route(dev="eth0", table=70000, at=PLACE, dst=IPv4Network("10.88.0.0/24")),
     Route(dev="eth0", table=70000, at=PLACE, gateway=IPv4Address("10.88.0.1")),
     RuleFrom(address=IPv4Address("10.88.0.2"), table=70000, at=PLACE),
+    Route(dev="eth0", table=70000, at=PLACE, dst=NET6),
+    RuleFrom(address=WEB6, table=70000, at=PLACE),
     DefaultRoute(dev="eth0", gateway=IPv4Address("10.88.0.1"), at=PLACE),
+    DefaultRoute(dev="eth0", gateway=IPv6Address("fd00:88::1"), at=PLACE),
+    Route(
+        dev="eth0",
+        at=PLACE,
+        dst=IPv4Network("10.7.0.0/16"),
+        gateway=IPv4Address("10.88.0.9"),
+        metric=77,
+        mtu=1400,
+        source=WEB,
+    ),
+    Route(at=PLACE, dst=IPv4Network("10.8.0.0/16"), kind="blackhole", metric=5),
+    Policy(table=100, at=PLACE, source=NET, to=IPv4Network("10.7.0.0/16"), priority=50),
+    Policy(table=100, at=PLACE, iif="eth0", mark=1, mask=255, version=6),
+    Pair(
+        name="veth2",
+        mac="02:42:00:00:00:04",
+        mtu=1400,
+        peer="eth1",
+        peer_mac="02:42:00:00:00:05",
+        peer_at=PLACE,
+        alias="netkit:link",
+    ),
+    Alias(dev="eth1", alias="netkit:link", at=PLACE),
+    LinkUp(dev="eth1", at=PLACE, fresh=True),
+    Ready(dev="veth2"),
+    Ready(dev="eth0", at=PLACE, addresses=(WEB6,)),
+)
+WITHOUT_TRACE = (PortReady, Ready, Announce)
+HOST = 4  # what the host is asked for: steps that look first
+SWITCH, BRIDGE, LOOPBACK, FILES, RULES, VETH = (
+    PLAN[2],
+    PLAN[HOST],
+    PLAN[12],
+    PLAN[13:16],
+    PLAN[17],
+    PLAN[18],
 )
 BIND = BindMount(source=f"{ETC}/hosts", target="/etc/hosts", mnt="/proc/1/ns/mnt")
 IDS = [f"{number}-{type(step).__name__}" for number, step in enumerate(PLAN)]
@@ -139,7 +199,7 @@ def test_a_step_comes_holds_and_goes_without_a_trace(kernel: Kernel, number: int
     step.add(kernel)
     assert not broken(step, kernel)
     there = dump(kernel)
-    assert (there == before) == isinstance(step, PortReady)  # it waits, and makes nothing
+    assert (there == before) == isinstance(step, WITHOUT_TRACE)
     step.delete(kernel)
     step.delete(kernel)
     assert dump(kernel) == (there if _goes_with_its_link(step) else before)
@@ -170,9 +230,9 @@ def test_a_step_is_deleted_from_a_machine_that_has_forgotten_it_all(
 
 def test_what_was_added_is_gone_in_one_go_and_check_holds_in_between(kernel: Kernel) -> None:
     before = dump(kernel)
-    plan = steps.prepare(PLAN[:3], kernel)
+    plan = steps.prepare(PLAN[:HOST], kernel)
     steps.add(plan, kernel)
-    rest = PLAN[3:]
+    rest = PLAN[HOST:]
     steps.add(rest, kernel)
     assert steps.check((*plan, *rest), kernel) == []
     steps.delete((*plan, *rest), kernel)
@@ -185,7 +245,7 @@ def test_a_plan_whose_step_is_refused_leaves_nothing_and_names_the_step(number: 
     """On the twin: it can refuse whichever step."""
     kernel = FakeKernel()
     kernel.directories.add("/etc")
-    plan = steps.prepare(PLAN[:2], kernel) + PLAN[2:]
+    plan = steps.prepare(PLAN[:HOST], kernel) + PLAN[HOST:]
     calls_of: list[int] = []
     for step in plan:
         calls_of.append(len(kernel.calls))
@@ -220,11 +280,29 @@ def test_the_stable_text_of_every_step_is_what_it_always_was() -> None:
             was_gateway=IPv4Address("10.88.0.1"),
         ),
         Forwarding(was={"net/ipv4/conf/all/accept_redirects": "0"}),
+        OwnMac(dev="br7", mac="02:42:00:00:00:07"),
+        LinkUp(dev="br7", back=True),
+        Passage(
+            dev="br7",
+            obstacles=(
+                Obstacle(
+                    program="iptables-nft",
+                    family="ip",
+                    table="filter",
+                    chain="FORWARD",
+                    into="DOCKER-USER",
+                ),
+            ),
+        ),
+        BackEnd(name="iptables", rules=(Masquerade("br7"),)),
+        Proxy(lock="/run/netkit/proxy-5", dev="veth1", ports=("tcp/[::1]:8080=10.88.0.2:80",)),
     )
     text = "".join(steps.encode([step]) + "\n" for step in everything)
     goldens.same("steps.json", text)
     assert tuple(steps.decode(line)[0] for line in text.splitlines()) == everything
-    assert {type(step) for step in everything} == set(steps.AnyStep.__args__)
+    elsewhere = ("netkit.steps.devices", "netkit.steps.programs")  # tests/test_devices.py
+    known = {kind for kind in steps.AnyStep.__args__ if kind.__module__ not in elsewhere}
+    assert {type(step) for step in everything} == known
 
 
 def test_a_plan_survives_its_text() -> None:
@@ -233,8 +311,8 @@ def test_a_plan_survives_its_text() -> None:
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:
-    text = steps.encode([PLAN[2]]).replace('"mtu"', '"colour":"red","mtu"')
-    assert steps.decode(text) == (PLAN[2],)
+    text = steps.encode([BRIDGE]).replace('"mtu"', '"colour":"red","mtu"')
+    assert steps.decode(text) == (BRIDGE,)
 
 
 @each
@@ -243,7 +321,14 @@ def test_a_step_prints_as_a_line_and_so_does_its_undoing(number: int) -> None:
     assert str(step).split()[0] in (
         "ip", "nft", "sysctl", "mkdir", "cat", "echo", "timeout",
     )  # fmt: skip
-    assert step.undo() == "" or step.undo().split()[0] in ("ip", "nft", "rmdir", "rm", "grep")
+    assert step.undo() == "" or step.undo().split()[0] in (
+        "ip",
+        "nft",
+        "sysctl",
+        "rmdir",
+        "rm",
+        "grep",
+    )
 
 
 # -- manners: only what is ours
@@ -269,22 +354,22 @@ def test_a_foreign_link_of_the_same_name_survives_the_undoing(kernel: Kernel, ki
                 peer_netns=PLACE,
             )
     before = dump(kernel)
-    PLAN[2].delete(kernel)
-    PLAN[15].delete(kernel)
+    BRIDGE.delete(kernel)
+    VETH.delete(kernel)
     assert dump(kernel) == before
 
 
 def test_a_link_whose_mac_was_changed_is_still_ours_by_its_alias(kernel: Kernel) -> None:
     kernel.netlink().add_bridge("br0", mac=FOREIGN_MAC, mtu=1500)
     kernel.netlink().set_alias("br0", "netkit:net")
-    PLAN[2].delete(kernel)
+    BRIDGE.delete(kernel)
     assert kernel.netlink().link("br0") is None
 
 
 def test_a_bridge_does_not_take_a_name_that_is_taken(kernel: Kernel) -> None:
     kernel.netlink().add_bridge("br0", mac=FOREIGN_MAC, mtu=1500)
     with pytest.raises(Conflict, match="'br0' exists already"):
-        PLAN[2].prepare(kernel)
+        BRIDGE.prepare(kernel)
 
 
 def test_a_namespace_does_not_take_a_name_that_is_taken(kernel: Kernel) -> None:
@@ -301,7 +386,7 @@ def test_tables_that_are_there_already_are_not_taken_over(kernel: Kernel) -> Non
 
 def test_a_sysctl_that_is_as_wanted_is_not_ours_to_put_back(kernel: Kernel) -> None:
     kernel.set_sysctl("net/ipv4/ip_forward", "1")
-    assert PLAN[1].prepare(kernel) is None
+    assert SWITCH.prepare(kernel) is None
 
 
 def test_a_sysctl_is_put_back_only_while_it_is_still_ours(kernel: Kernel) -> None:
@@ -325,15 +410,15 @@ def test_a_file_that_was_there_is_neither_written_nor_removed(kernel: Kernel) ->
     kernel.make_directory(ETC)
     kernel.write_file(f"{ETC}/hosts", "theirs\n")
     before = dump(kernel)
-    assert PLAN[11].prepare(kernel) is None
-    assert PLAN[12].prepare(kernel) is None
+    assert FILES[1].prepare(kernel) is None
+    assert FILES[2].prepare(kernel) is None
     with pytest.raises(KernelRefused, match="File exists"):
-        steps.add((PLAN[12],), kernel)
+        steps.add((FILES[2],), kernel)
     assert dump(kernel) == before
 
 
 def test_a_directory_with_a_file_of_somebody_elses_in_it_stays(kernel: Kernel) -> None:
-    plan = steps.prepare(PLAN[10:13], kernel)
+    plan = steps.prepare(FILES, kernel)
     steps.add(plan, kernel)
     kernel.write_file(f"{ETC}/nsswitch.conf", "theirs\n")
     steps.delete(plan, kernel)
@@ -343,9 +428,9 @@ def test_a_directory_with_a_file_of_somebody_elses_in_it_stays(kernel: Kernel) -
 
 def test_an_interface_that_is_up_is_left_alone(kernel: Kernel) -> None:
     kernel.create_netns("c1")
-    assert PLAN[9].prepare(kernel) is not None
+    assert LOOPBACK.prepare(kernel) is not None
     kernel.netlink(PLACE).set_up("lo")
-    assert PLAN[9].prepare(kernel) is None
+    assert LOOPBACK.prepare(kernel) is None
 
 
 def test_a_bind_mount_is_undone_only_if_it_is_ours() -> None:
@@ -368,7 +453,7 @@ def test_a_step_of_two_parts_whose_second_is_refused_leaves_nothing_of_the_first
     before = kernel.dump()
     kernel.refuse(method="forget_flows")
     with pytest.raises(KernelRefused):
-        steps.add((PLAN[14],), kernel)
+        steps.add((RULES,), kernel)
     assert kernel.dump() == before
 
 
@@ -395,12 +480,12 @@ def test_an_interrupt_in_the_midst_of_a_step_is_undone_too() -> None:
     kernel = Interrupted()
     before = kernel.dump()
     with pytest.raises(KeyboardInterrupt):
-        steps.add(steps.prepare((PLAN[1],), kernel), kernel)
+        steps.add(steps.prepare((SWITCH,), kernel), kernel)
     assert kernel.dump() == before
 
 
 def test_drift_is_said_in_one_sentence_each(kernel: Kernel) -> None:
-    steps.add(steps.prepare(PLAN[:2], kernel) + PLAN[2:], kernel)
+    steps.add(steps.prepare(PLAN[:HOST], kernel) + PLAN[HOST:], kernel)
     kernel.netlink().delete_link("veth1")
     drifts = steps.check(PLAN, kernel)
     assert {type(drift) for drift in drifts} == {Drift}

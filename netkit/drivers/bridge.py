@@ -4,73 +4,79 @@ Source   Docker's bridge driver for what users see; trust.md S01-S20 for what ne
 
 The order of an endpoint's steps is a security matter. Its guard stands before the port exists and
 falls after the port is gone, so there is no moment in which a container may send as somebody else.
+
+A bridge may be somebody else's (`docker -b`): then its address, if it has one, is the gateway's,
+and what we change on it is put back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from zlib import crc32
 
-from netkit.firewall import Guard, Isolate, Masquerade, Publish, Rule
+from netkit import addresses
+from netkit.drivers import Traits, routing, vlans
+from netkit.firewall import Guard, Rule
 from netkit.kernel.sysctl import key
 from netkit.model import EndpointRecord, NetworkRecord
 from netkit.steps import (
     Address,
     Alias,
+    Announce,
     Bridge,
-    Forwarding,
     LinkUp,
+    OwnMac,
+    Passage,
     Plan,
     Port,
     PortReady,
-    Route,
-    RuleFrom,
     Rules,
     Step,
     Sysctl,
-    Tables,
     Veth,
 )
 
-_TABLES = 1 << 16  # routing tables of our own begin above those that people number by hand
+TRAITS = Traits(
+    options=vlans.OPTIONS,
+    bridge=True,
+    settle=lambda net, spec, others: vlans.settle(net, spec),
+)
 
 
 def shared(net: NetworkRecord) -> Mapping[str, Plan]:
-    plans: dict[str, Plan] = {"tables": (Tables(),)}
-    if net.ip_forward and not net.internal:
-        plans["forwarding"] = (Forwarding(),)
-    return plans
+    return {**routing.shared(net), **vlans.shared(net)}
 
 
 def network(net: NetworkRecord) -> Plan:
-    assert net.subnet is not None
-    rules: list[Rule] = [Isolate(net.bridge, net.subnet, net.internal)]
-    if net.masquerade and not net.internal:
-        rules.append(Masquerade(net.bridge))
+    made = not net.foreign
+    plan: list[Step] = []
+    if made:
+        plan += [
+            Bridge(name=net.bridge, mac=net.mac, mtu=net.mtu, alias=routing.alias(net.id)),
+            Alias(dev=net.bridge, alias=routing.alias(net.id)),
+            *routing.ipv6(net.versions, net.bridge),
+        ]
+    else:
+        plan.append(OwnMac(dev=net.bridge, mac=net.mac))
+        if 6 in net.versions:
+            off = key("net.ipv6.conf", net.bridge, "disable_ipv6")
+            plan.append(Sysctl(key=off, value="0"))
+    plan += vlans.of_bridge(net)
+    # localhost's connections to published ports leave through the bridge
     localnet = key("net.ipv4.conf", net.bridge, "route_localnet")
-    return (
-        Bridge(name=net.bridge, mac=net.mac, mtu=net.mtu, alias=_alias(net.id)),
-        Alias(dev=net.bridge, alias=_alias(net.id)),
-        _no_ipv6(net.bridge),
-        # localhost's connections to published ports leave through the bridge
-        Sysctl(key=localnet, value="1", dev=net.bridge),
-        Rules(rules=tuple(rules)),
-        Address(dev=net.bridge, address=net.gateway_interface),
-        LinkUp(dev=net.bridge, fresh=True),
-    )
+    plan.append(Sysctl(key=localnet, value="1", dev=net.bridge if made else None))
+    plan.append(Rules(rules=tuple(routing.edge(net, net.bridge, net.subnets))))
+    plan += [Address(dev=net.bridge, address=ip, fresh=made) for ip in routing.own_addresses(net)]
+    plan.append(LinkUp(dev=net.bridge, fresh=made, back=not made))
+    if not net.internal:
+        plan.append(Passage(dev=net.bridge))
+    return tuple(plan)
 
 
 def endpoint(net: NetworkRecord, ep: EndpointRecord) -> Plan:
     assert ep.netns is not None
-    at = ep.netns
-    rules: list[Rule] = [Guard(ep.host_ifname, ep.mac, (ep.address.ip,) if ep.address else ())]
-    for p in ep.ports:
-        assert ep.address is not None
-        rules.append(
-            Publish(p.host_address, p.host_port, ep.address.ip, p.port, p.protocol, p.count)
-        )
+    at, spoken = ep.netns, routing.spoken(net, ep)
     plan: list[Step] = [
-        Rules(rules=tuple(rules)),
+        Rules(rules=_endpoint_rules(net, ep)),
         Veth(
             name=ep.host_ifname,
             mac=ep.host_mac,
@@ -79,39 +85,31 @@ def endpoint(net: NetworkRecord, ep: EndpointRecord) -> Plan:
             peer=ep.ifname,
             peer_mac=ep.mac,
             at=at,
-            alias=_alias(ep.id),
+            alias=routing.alias(ep.id),
         ),
-        Port(dev=ep.host_ifname, alias=_alias(ep.id)),
-        _no_ipv6(ep.host_ifname),
-        _no_ipv6(ep.ifname, at),
+        Port(dev=ep.host_ifname, alias=routing.alias(ep.id), isolated=not net.icc),
+        *vlans.of_port(net, ep.host_ifname),
+        routing.no_ipv6(ep.host_ifname),
+        *(routing.ipv6(spoken, ep.ifname, at) if spoken else ()),
+        *(Address(dev=ep.ifname, address=address, at=at) for address in ep.addresses),
+        LinkUp(dev=ep.ifname, at=at, fresh=True),
+        PortReady(dev=ep.host_ifname),
     ]
-    if ep.address is not None:
-        plan.append(Address(dev=ep.ifname, address=ep.address, at=at))
-    plan.append(LinkUp(dev=ep.ifname, at=at, fresh=True))
-    plan.append(PortReady(dev=ep.host_ifname))
+    if ep.address(6) is not None:
+        plan.append(routing.ready(ep.ifname, ep.addresses, at))
+    if ep.addresses:
+        ips = tuple(address.ip for address in ep.addresses)
+        plan.append(Announce(dev=ep.ifname, at=at, mac=ep.mac, addresses=ips))
     if ep.ports:
-        plan += _answers(net, ep)
+        plan += routing.answers(net, ep, [address.network for address in ep.addresses])
+        plan += routing.proxy(net, ep)
     return tuple(plan)
 
 
-def _answers(net: NetworkRecord, ep: EndpointRecord) -> Plan:
-    """What answers at a published port goes back by this network, whichever has the default route.
-
-    Elsewhere it would leave with an address that is not that network's, and the guard drops it.
-    """
-    assert ep.address is not None
-    assert ep.netns is not None
-    table = _TABLES + crc32(ep.ifname.encode()) % _TABLES
-    return (
-        Route(dev=ep.ifname, table=table, at=ep.netns, dst=net.subnet),
-        Route(dev=ep.ifname, table=table, at=ep.netns, gateway=net.gateway),
-        RuleFrom(address=ep.address.ip, table=table, at=ep.netns),
-    )
-
-
-def _no_ipv6(dev: str, at: str | None = None) -> Sysctl:
-    return Sysctl(key=key("net.ipv6.conf", dev, "disable_ipv6"), value="1", dev=dev, at=at)
-
-
-def _alias(owner: str) -> str:
-    return f"netkit:{owner[:12]}"
+def _endpoint_rules(net: NetworkRecord, ep: EndpointRecord) -> tuple[Rule, ...]:
+    own: list[addresses.Address] = [address.ip for address in ep.addresses]
+    spoken = routing.spoken(net, ep)
+    if own and 6 in spoken:
+        own.append(addresses.link_local(ep.mac))
+    guard = Guard(ep.host_ifname, ep.mac, tuple(own), 6 in spoken or not spoken, vlans.tagged(net))
+    return (guard, *routing.published(net, ep))

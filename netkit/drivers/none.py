@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from netkit.drivers import Traits
 from netkit.model import EndpointRecord, NetworkRecord
 from netkit.steps import Plan
+
+TRAITS = Traits(gateway=False, host_end=False, publishes=False)
 
 
 def shared(net: NetworkRecord) -> Mapping[str, Plan]:

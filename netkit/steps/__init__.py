@@ -21,35 +21,83 @@ from typing import Any
 
 from netkit import model
 from netkit.errors import Drift, KernelRefused, NetkitError
+from netkit.firewall import Firewall
 from netkit.kernel import Kernel
 from netkit.steps.base import Step, Thing
+from netkit.steps.devices import (
+    Device,
+    DeviceRoute,
+    DeviceUp,
+    Enslave,
+    Filtering,
+    Parent,
+    Physical,
+    PortVlans,
+    Tap,
+    Tune,
+)
 from netkit.steps.files import BindMount, Directory, File, HostsEntry
-from netkit.steps.host import Forwarding, Rules, Sysctl, Tables
-from netkit.steps.links import Alias, Bridge, LinkUp, Netns, Port, PortReady, Veth
-from netkit.steps.routes import Address, DefaultRoute, Route, RuleFrom
+from netkit.steps.filters import BackEnd, NoTransit, Passage, Rules, Tables, held
+from netkit.steps.host import Forwarding, Sysctl
+from netkit.steps.links import (
+    Alias,
+    Announce,
+    Bridge,
+    LinkUp,
+    Netns,
+    OwnMac,
+    Port,
+    PortReady,
+    Veth,
+)
+from netkit.steps.pairs import Pair, Ready
+from netkit.steps.programs import Setup
+from netkit.steps.proxies import Proxy
+from netkit.steps.routes import Address, DefaultRoute, Policy, Route, RuleFrom
 
 __all__ = [
     "Address",
     "Alias",
+    "Announce",
+    "BackEnd",
     "BindMount",
     "Bridge",
     "DefaultRoute",
+    "Device",
+    "DeviceRoute",
+    "DeviceUp",
     "Directory",
+    "Enslave",
     "File",
+    "Filtering",
     "Forwarding",
     "HostsEntry",
     "LinkUp",
     "Netns",
+    "NoTransit",
+    "OwnMac",
+    "Pair",
+    "Parent",
+    "Passage",
+    "Physical",
+    "Policy",
     "Port",
     "PortReady",
+    "PortVlans",
+    "Proxy",
+    "Ready",
     "Route",
     "RuleFrom",
     "Rules",
+    "Setup",
     "Step",
     "Sysctl",
     "Tables",
+    "Tap",
     "Thing",
+    "Tune",
     "Veth",
+    "held",
 ]
 
 AnyStep = (
@@ -61,17 +109,37 @@ AnyStep = (
     | Port
     | Address
     | PortReady
+    | Pair
+    | Ready
+    | Announce
     | DefaultRoute
     | Route
     | RuleFrom
+    | Policy
+    | NoTransit
+    | OwnMac
     | Forwarding
     | Sysctl
     | Tables
+    | BackEnd
+    | Passage
     | Rules
     | Directory
     | File
     | HostsEntry
     | BindMount
+    | Parent
+    | Device
+    | Tap
+    | Enslave
+    | Filtering
+    | PortVlans
+    | Physical
+    | DeviceRoute
+    | DeviceUp
+    | Setup
+    | Proxy
+    | Tune
 )
 Plan = tuple[Step, ...]
 
@@ -91,7 +159,7 @@ def prepare(plan: Plan, kernel: Kernel) -> Plan:
     """The steps of *plan* there is a need for, each with what it will replace."""
     prepared = []
     for step in plan:
-        with _translated(step):
+        with _translated(step.line, kernel):
             if (ready := step.prepare(kernel)) is not None:
                 prepared.append(ready)
     return tuple(prepared)
@@ -102,7 +170,7 @@ def add(plan: Plan, kernel: Kernel) -> None:
     for done, step in enumerate(plan):
         try:
             point(f"add {type(step).__name__} before")
-            with _translated(step):
+            with _translated(step.line, kernel):
                 step.add(kernel)
             point(f"add {type(step).__name__} after")
         except BaseException as error:
@@ -126,7 +194,7 @@ def delete(plan: Plan, kernel: Kernel, going: Iterable[Thing] = ()) -> None:
     for step in _to_delete(plan, going):
         point(f"delete {type(step).__name__} before")
         try:
-            with _translated(step.undo() or step):
+            with _translated(step.undo_line, kernel, str(step)):
                 step.delete(kernel)
         except Exception as error:
             errors.append(error)
@@ -145,14 +213,14 @@ def made(plan: Plan) -> set[Thing]:
     return {thing for step in plan for thing in step.makes}
 
 
-def lines(plan: Plan) -> list[str]:
+def lines(plan: Plan, back_end: Firewall) -> list[str]:
     """What `add` does, as an operator would type it."""
-    return [str(step) for step in plan]
+    return [line for step in plan if (line := step.line(back_end))]
 
 
-def undo_lines(plan: Plan, going: Iterable[Thing] = ()) -> list[str]:
+def undo_lines(plan: Plan, back_end: Firewall, going: Iterable[Thing] = ()) -> list[str]:
     """What `delete` does, as an operator would type it."""
-    return [line for step in _to_delete(plan, going) if (line := step.undo())]
+    return [line for step in _to_delete(plan, going) if (line := step.undo_line(back_end))]
 
 
 def check(plan: Plan, kernel: Kernel) -> list[Drift]:
@@ -185,14 +253,16 @@ def decode(text: str) -> Plan:
 class _translated:
     """OSError becomes KernelRefused with the step's own line; netkit's errors pass."""
 
-    def __init__(self, step: Step | str) -> None:
-        self.step = step
+    def __init__(
+        self, line: Callable[[Firewall], str], kernel: Kernel, otherwise: str = ""
+    ) -> None:
+        self._line, self._kernel, self._otherwise = line, kernel, otherwise
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, OSError) and not isinstance(error, NetkitError):
-            line = _one_line(str(self.step))
+            line = _one_line(self._line(self._kernel.firewall) or self._otherwise)
             reason = error.strerror or str(error)
             hint = _HINTS.get(error.errno or 0)
             raise KernelRefused(f"the kernel refused `{line}`: {reason}", hint=hint) from error
@@ -207,7 +277,7 @@ def _one_line(text: str) -> str:
 _HINTS = {
     errno.EPERM: "netkit needs CAP_NET_ADMIN: run it as root, or inside `netkit unshare`",
     errno.EACCES: "netkit needs CAP_NET_ADMIN: run it as root, or inside `netkit unshare`",
-    errno.EOPNOTSUPP: "this kernel lacks bridge, veth or nf_tables: `zcat /proc/config.gz` tells",
+    errno.EOPNOTSUPP: "`zcat /proc/config.gz` shows what this kernel was built with",
     errno.EMSGSIZE: "too many ports for one transaction: a range that keeps its numbers, "
     "-p 8000-8999:8000-8999, is one element however long",
     errno.EXFULL: "a bridge holds 1023 ports at most: make another network",

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from netkit.firewall import Firewall
 from netkit.kernel import Kernel
 
 Thing = tuple[str, ...]
@@ -44,9 +45,23 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     def check(self, kernel: Kernel) -> None:
         """Raise Drift where the kernel no longer holds what add put there."""
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an operator has to know once it is added."""
+        return ()
+
     def undo(self) -> str:
         """What `delete` does, as an operator would type it; "": nothing of its own."""
         return ""
+
+    # what depends on the firewall's back end overrides these; str and undo are nft's then
+
+    def line(self, back_end: Firewall) -> str:
+        """What `add` does with that back end, as an operator would type it."""
+        return str(self)
+
+    def undo_line(self, back_end: Firewall) -> str:
+        return self.undo()
 
 
 def dotted(key: str) -> str:
@@ -64,13 +79,15 @@ def within(at: str | None, dev: str | None) -> Sequence[Thing]:
     return things
 
 
-def delete_link(kernel: Kernel, name: str, kind: str, mac: str, alias: str) -> None:
+def delete_link(
+    kernel: Kernel, name: str, kind: str, mac: str, alias: str, at: str | None = None
+) -> None:
     """Delete a link that is ours; one of the same name that bears neither mark is not."""
-    link = kernel.netlink().link(name)
+    link = kernel.netlink(at).link(name)
     if link is None or link.kind != kind or (link.mac != mac and link.alias != alias):
         return
     with gone_is_success():
-        kernel.netlink().delete_link(name)
+        kernel.netlink(at).delete_link(name)
 
 
 class gone_is_success:
@@ -89,12 +106,13 @@ def _name(at: str) -> str | None:
     return name if head == "/run/netns" else None
 
 
-def ip(at: str | None) -> str:
-    """The program ip, as it is called to act in a namespace."""
+def ip(at: str | None, version: int = 4) -> str:
+    """The program ip, as it is called to act in a namespace; IPv4 is what it takes for granted."""
+    six = " -6" if version == 6 else ""
     if at is None:
-        return "ip"
+        return f"ip{six}"
     name = _name(at)
-    return f"ip -n {name}" if name else f"nsenter --net={shlex.quote(at)} ip"
+    return f"ip -n {name}{six}" if name else f"nsenter --net={shlex.quote(at)} ip{six}"
 
 
 def enter(at: str | None) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address
 from typing import ClassVar
 
+from netkit.addresses import Address
 from netkit.dns import hosts
 from netkit.errors import Drift
 from netkit.kernel import Kernel
@@ -78,7 +78,7 @@ class HostsEntry(Step, frozen=True, kw_only=True):
 
     durable: ClassVar[bool] = True
     path: str
-    address: IPv4Address
+    address: Address
     names: tuple[str, ...]
 
     @property
@@ -92,9 +92,7 @@ class HostsEntry(Step, frozen=True, kw_only=True):
         with suppress(FileNotFoundError):
             self._edit(kernel, hosts.remove)
 
-    def _edit(
-        self, kernel: Kernel, edit: Callable[[str, IPv4Address, tuple[str, ...]], str]
-    ) -> None:
+    def _edit(self, kernel: Kernel, edit: Callable[[str, Address, tuple[str, ...]], str]) -> None:
         kernel.edit_file(self.path, lambda text: edit(text, self.address, self.names))
 
     def undo(self) -> str:

@@ -1,17 +1,15 @@
-"""What the host itself is asked for: kernel parameters, firewall tables and rules."""
+"""What the host itself is asked for: kernel parameters."""
 
 from __future__ import annotations
 
-import shlex
+import errno
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import msgspec
 
-from netkit import firewall
-from netkit.errors import Conflict, Drift
-from netkit.firewall import Guard, Isolate, Masquerade, Publish
+from netkit.errors import Drift
 from netkit.kernel import Kernel
+from netkit.kernel.netlink import LEARNT
 from netkit.steps.base import (
     Step,
     Thing,
@@ -20,9 +18,10 @@ from netkit.steps.base import (
     within,
 )
 
-_IP_FORWARD = "net/ipv4/ip_forward"
-_CONF = "net/ipv4/conf"
-_REDIRECTS = f"{_CONF}/all/accept_redirects"
+# of an IP version: what switches forwarding on, and where each interface has a switch of its own
+_FORWARD = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+_CONF = {4: "net/ipv4/conf", 6: "net/ipv6/conf"}
+_REDIRECTS = f"{_CONF[4]}/all/accept_redirects"
 
 
 class Sysctl(Step, frozen=True, kw_only=True):
@@ -33,20 +32,25 @@ class Sysctl(Step, frozen=True, kw_only=True):
     was: str | None = None
     dev: str | None = None
     at: str | None = None
+    needed: bool = False  # somebody asked for it: a kernel that does not have it is an error
+    there: bool = False  # the interface is there already, and may stay
 
     @property
     def within(self) -> Sequence[Thing]:
         return within(self.at, self.dev) if self.dev else within(self.at, None)
 
     def prepare(self, kernel: Kernel) -> Step | None:
-        if self.dev is not None:  # goes with its interface, which need not exist yet
+        if self.dev is not None and not self.there:  # it need not exist yet, and takes this along
             return self
         was = kernel.sysctl(self.key, self.at)
         return None if was == self.value else msgspec.structs.replace(self, was=was)
 
     def add(self, kernel: Kernel) -> None:
-        with suppress(FileNotFoundError):  # a kernel without IPv6 has nothing to switch off
+        try:
             kernel.set_sysctl(self.key, self.value, self.at)
+        except FileNotFoundError:  # a kernel without IPv6 has nothing to switch off
+            if self.needed:
+                raise
 
     def delete(self, kernel: Kernel) -> None:
         # put back only if it is still ours: somebody may have set it since
@@ -66,129 +70,83 @@ class Sysctl(Step, frozen=True, kw_only=True):
 
 
 class Forwarding(Step, frozen=True, kw_only=True):
-    """IPv4 forwarding, on; and what the kernel overwrites along with it.
+    """Forwarding of an IP version, on; and what the kernel changes along with it.
 
-    A write to ip_forward sets forwarding of every interface, and accept_redirects the other way
-    round (inet_forward_change in net/ipv4/devinet.c). `was` holds those values that writing the
-    old ip_forward alone would not bring back.
+    The switch sets that of every interface, and in IPv4 accept_redirects the other way round
+    (inet_forward_change in net/ipv4/devinet.c); `was` holds those values that switching it off
+    would not bring back. A host that forwards IPv6 ignores router advertisements unless told
+    otherwise: the `listening` interfaces, which have learnt routes by them, are.
     """
 
+    version: int = 4
     was: Mapping[str, str] = {}
+    listening: tuple[str, ...] = ()
 
     def prepare(self, kernel: Kernel) -> Step | None:
-        if kernel.sysctl(_IP_FORWARD) == "1":
+        if forwards(kernel, self.version):
             return None
-        before = kernel.sysctls(_CONF, "forwarding")
+        before = kernel.sysctls(_CONF[self.version], "forwarding")
         unusual = {key: value for key, value in before.items() if value != "0"}
-        if (redirects := kernel.sysctl(_REDIRECTS)) not in (None, "1"):
+        if self.version == 4 and (redirects := kernel.sysctl(_REDIRECTS)) not in (None, "1"):
             unusual[_REDIRECTS] = str(redirects)
-        return Forwarding(was=unusual)
+        listening = () if self.version == 4 else _listening(kernel)
+        return msgspec.structs.replace(self, was=unusual, listening=listening)
 
     def add(self, kernel: Kernel) -> None:
-        kernel.set_sysctl(_IP_FORWARD, "1")
-
-    def delete(self, kernel: Kernel) -> None:
-        if kernel.sysctl(_IP_FORWARD) != "1":
-            return  # somebody has switched it off since
-        kernel.set_sysctl(_IP_FORWARD, "0")
-        for key, value in self.was.items():
-            if kernel.sysctl(key) is not None:
-                kernel.set_sysctl(key, value)
-
-    def check(self, kernel: Kernel) -> None:
-        if kernel.sysctl(_IP_FORWARD) != "1":
-            raise Drift("net.ipv4.ip_forward is 0: nothing is forwarded to or from containers")
-
-    def undo(self) -> str:
-        was = "".join(f" {dotted(key)}={value}" for key, value in self.was.items())
-        return f"sysctl -qw net.ipv4.ip_forward=0{was}"
-
-    def __str__(self) -> str:
-        return "sysctl -qw net.ipv4.ip_forward=1"
-
-
-class Tables(Step, frozen=True, kw_only=True):
-    """What all firewall rules stand on."""
-
-    def prepare(self, kernel: Kernel) -> Step | None:
-        if not kernel.firewall.script():
-            return None  # the back end `none` has no tables
-        if kernel.firewall.is_open():
-            raise Conflict(
-                "the firewall already holds netkit's tables, made from another state directory",
-                hint="use that state directory, or remove its networks first "
-                "(if it is lost: nft delete table ip netkit; nft delete table bridge netkit)",
-            )
-        return self
-
-    def add(self, kernel: Kernel) -> None:
-        kernel.firewall.open()
-
-    def delete(self, kernel: Kernel) -> None:
-        kernel.firewall.close()
-
-    def check(self, kernel: Kernel) -> None:
-        if not kernel.firewall.is_open():
-            raise Drift("netkit's firewall tables are gone")
-
-    def undo(self) -> str:
-        return "nft 'delete table ip netkit; delete table bridge netkit'"
-
-    def __str__(self) -> str:
-        return f"nft -f - <<'END'\n{_nftables().script()}END"
-
-
-class Rules(Step, frozen=True, kw_only=True):
-    """Firewall rules, in one transaction.
-
-    Conntrack keeps a flow on its old path for as long as packets come, so a client would go on
-    talking to a published port's former owner, or to nobody. Hence such flows are forgotten: those
-    of UDP when a port comes (a TCP client notices by itself), all when it goes.
-    """
-
-    rules: tuple[Isolate | Masquerade | Guard | Publish, ...]
-
-    def add(self, kernel: Kernel) -> None:
-        kernel.firewall.add(self.rules)
         try:
-            if udp := [rule for rule in self._published if rule.protocol == "udp"]:
-                kernel.forget_flows(*udp)
+            for dev in self.listening:
+                kernel.set_sysctl(_accept_ra(dev), "2")
+            kernel.set_sysctl(self._switch, "1")
         except BaseException:
-            kernel.firewall.delete(self.rules)
+            self.delete(kernel)
             raise
 
     def delete(self, kernel: Kernel) -> None:
-        kernel.firewall.delete(self.rules)
-        if published := self._published:
-            kernel.forget_flows(*published)
-
-    @property
-    def _published(self) -> Sequence[Publish]:
-        return [rule for rule in self.rules if isinstance(rule, Publish)]
+        # otherwise somebody has switched it off since
+        if kernel.sysctl(self._switch) == "1":
+            kernel.set_sysctl(self._switch, "0")
+            for key, value in self.was.items():
+                if kernel.sysctl(key) is not None:
+                    kernel.set_sysctl(key, value)
+        for dev in self.listening:
+            if kernel.sysctl(_accept_ra(dev)) == "2":
+                kernel.set_sysctl(_accept_ra(dev), "1")
 
     def check(self, kernel: Kernel) -> None:
-        if missing := kernel.firewall.check(self.rules):
-            raise Drift("the firewall lacks: " + "; ".join(missing))
+        if kernel.sysctl(self._switch) != "1":
+            name = dotted(self._switch)
+            raise Drift(f"{name} is 0: nothing is forwarded to or from containers")
+
+    @property
+    def _switch(self) -> str:
+        return _FORWARD[self.version]
 
     def undo(self) -> str:
-        return _nft(_nftables().lines(self.rules, "delete"))
+        was = "".join(f" {dotted(key)}={value}" for key, value in self.was.items())
+        was += "".join(f" {dotted(_accept_ra(dev))}=1" for dev in self.listening)
+        return f"sysctl -qw {dotted(self._switch)}=0{was}"
 
     def __str__(self) -> str:
-        flows = [
-            f"\nconntrack -D -p udp --dport {port} 2>/dev/null || true"
-            for rule in self._published
-            if rule.protocol == "udp"
-            for port in range(rule.host_port, rule.host_port + rule.count)
-        ]
-        return _nft(_nftables().lines(self.rules)) + "".join(flows)
+        ras = "".join(f"{dotted(_accept_ra(dev))}=2 " for dev in self.listening)
+        return f"sysctl -qw {ras}{dotted(self._switch)}=1"
 
 
-def _nftables() -> firewall.Firewall:
-    """A plan prints as nft's lines, whichever back end will carry it out."""
-    return firewall.load("nftables")
+def forwards(kernel: Kernel, version: int) -> bool:
+    """Whether the host is a router already."""
+    found = kernel.sysctl(_FORWARD[version])
+    if found is None:
+        raise OSError(errno.EAFNOSUPPORT, f"this kernel has no IPv{version}")
+    return found == "1"
 
 
-def _nft(lines: Sequence[str]) -> str:
-    if len(lines) == 1:
-        return f"nft {shlex.quote(lines[0])}"
-    return "nft -f - <<'END'\n" + "".join(f"{line}\n" for line in lines) + "END"
+def _accept_ra(dev: str) -> str:
+    return f"{_CONF[6]}/{dev}/accept_ra"
+
+
+def _listening(kernel: Kernel) -> tuple[str, ...]:
+    """The interfaces that have learnt routes from routers, and would cease to."""
+    learnt = {route.ifindex for route in kernel.netlink().routes(6) if route.protocol == LEARNT}
+    if not learnt:
+        return ()
+    names = [link.name for link in kernel.netlink().links() if link.ifindex in learnt]
+    return tuple(name for name in names if kernel.sysctl(_accept_ra(name)) == "1")

@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Sequence
 
+from netkit.addresses import Address
 from netkit.errors import Conflict, Drift
 from netkit.kernel import Kernel
 from netkit.kernel.netlink import FORWARDED_GROUPS
@@ -17,6 +18,8 @@ from netkit.steps.base import (
     Step,
     Thing,
     delete_link,
+    enter,
+    gone_is_success,
     ip,
     netns_argument,
     within,
@@ -65,11 +68,14 @@ class Netns(Step, frozen=True, kw_only=True):
 
 
 class LinkUp(Step, frozen=True, kw_only=True):
-    """An interface is set up. It is not set down again: it goes with its namespace."""
+    """An interface is set up. It is not set down again, for it goes with its namespace; unless
+    `back` says that it was there before, and is somebody else's.
+    """
 
     dev: str
     at: str | None = None
     fresh: bool = False  # made by the same plan, so there is nothing to look at yet
+    back: bool = False
 
     @property
     def within(self) -> Sequence[Thing]:
@@ -82,13 +88,43 @@ class LinkUp(Step, frozen=True, kw_only=True):
     def add(self, kernel: Kernel) -> None:
         kernel.netlink(self.at).set_up(self.dev)
 
+    def delete(self, kernel: Kernel) -> None:
+        if self.back:
+            with gone_is_success():
+                kernel.netlink(self.at).set_up(self.dev, False)
+
     def check(self, kernel: Kernel) -> None:
         link = kernel.netlink(self.at).link(self.dev)
         if not (link and link.up):
             raise Drift(f"interface {self.dev} is {'down' if link else 'gone'}")
 
+    def undo(self) -> str:
+        return f"{ip(self.at)} link set {self.dev} down" if self.back else ""
+
     def __str__(self) -> str:
         return f"{ip(self.at)} link set {self.dev} up"
+
+
+class OwnMac(Step, frozen=True, kw_only=True):
+    """A bridge of somebody else's keeps its MAC when ports come and go.
+
+    One that was given none has that of its lowest port; while it has no port, one of its own, and
+    that it would lose with the last of ours. There is nothing to put back: the MAC stays.
+    """
+
+    dev: str
+    mac: str
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        links = kernel.netlink().links()
+        index = next((link.ifindex for link in links if link.name == self.dev), None)
+        return None if any(link.master == index for link in links) else self
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().set_link(self.dev, mac=self.mac)
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} address {self.mac}"
 
 
 class Bridge(Step, frozen=True, kw_only=True):
@@ -136,16 +172,17 @@ class Alias(Step, frozen=True, kw_only=True):
 
     dev: str
     alias: str
+    at: str | None = None
 
     @property
     def within(self) -> Sequence[Thing]:
-        return within(None, self.dev)
+        return within(self.at, self.dev)
 
     def add(self, kernel: Kernel) -> None:
-        kernel.netlink().set_alias(self.dev, self.alias)
+        kernel.netlink(self.at).set_alias(self.dev, self.alias)
 
     def __str__(self) -> str:
-        return f"ip link set {self.dev} alias {shlex.quote(self.alias)}"
+        return f"{ip(self.at)} link set {self.dev} alias {shlex.quote(self.alias)}"
 
 
 class Veth(Step, frozen=True, kw_only=True):
@@ -201,21 +238,26 @@ class Veth(Step, frozen=True, kw_only=True):
 
 
 class Port(Step, frozen=True, kw_only=True):
-    """A bridge port's owner, and hairpin: a container may meet itself through a published port."""
+    """A bridge port's owner, and hairpin: a container may meet itself through a published port.
+
+    `isolated` ports do not reach each other, but what is no port or not isolated.
+    """
 
     dev: str
     alias: str
+    isolated: bool = False
 
     @property
     def within(self) -> Sequence[Thing]:
         return within(None, self.dev)
 
     def add(self, kernel: Kernel) -> None:
-        kernel.netlink().set_port(self.dev, alias=self.alias, hairpin=True)
+        kernel.netlink().set_port(self.dev, alias=self.alias, hairpin=True, isolated=self.isolated)
 
     def __str__(self) -> str:
         alias = shlex.quote(self.alias)
-        return f"ip link set {self.dev} alias {alias} type bridge_slave hairpin on"
+        isolated = " isolated on" if self.isolated else ""
+        return f"ip link set {self.dev} alias {alias} type bridge_slave hairpin on{isolated}"
 
 
 class PortReady(Step, frozen=True, kw_only=True):
@@ -240,3 +282,30 @@ class PortReady(Step, frozen=True, kw_only=True):
     def __str__(self) -> str:
         ready = f"bridge link show dev {self.dev} | grep -q forwarding"
         return f"timeout 2 sh -c 'until {ready}; do sleep 0.01; done' || true"
+
+
+class Announce(Step, frozen=True, kw_only=True):
+    """Neighbours that remember another owner of these addresses are told whose they are now."""
+
+    dev: str
+    at: str
+    mac: str  # "": that of the interface, whichever it is
+    addresses: tuple[Address, ...]
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        link = None if self.mac else kernel.netlink(self.at).link(self.dev)
+        kernel.announce(self.at, self.dev, (link and link.mac) or self.mac, self.addresses)
+
+    def __str__(self) -> str:
+        fours = [ip for ip in self.addresses if ip.version == 4]
+        asks = [f"{enter(self.at)}arping -q -c1 -A -I {self.dev} {ip} || true" for ip in fours]
+        asks += [
+            f"{enter(self.at)}ndsend {ip} {self.dev} 2>/dev/null || true"
+            for ip in self.addresses
+            if ip.version == 6
+        ]
+        return "\n".join(asks)

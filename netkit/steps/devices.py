@@ -1,0 +1,798 @@
+"""Interfaces other than bridge and veth: made in a sandbox, moved into one, or found on the host.
+
+A Device bears its owner's alias, and from birth a MAC derived from its owner or, where it has that
+of another interface, a parent and number that no other can have: by these it is known to be ours.
+
+Source   ip-link(8), bridge(8); drivers/net/macvlan.c, ipvlan, tun.c, vrf.c; net/8021q; dev_addr(9).
+         What becomes of an interface that changes its namespace: __dev_change_net_namespace
+"""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from netkit import addresses
+from netkit.errors import Conflict, Drift, NotFound
+from netkit.kernel import Kernel
+from netkit.kernel.netlink import LEARNT, Link, Route, Vlan
+from netkit.kernel.sysctl import key
+from netkit.steps.base import (
+    Step,
+    Thing,
+    gone_is_success,
+    ip,
+    netns_argument,
+    within,
+)
+
+_OURS = "netkit:"  # aliases begin so
+_FREE_TRIES, _FREE_PAUSE_S = 400, 0.005
+_BY_KERNEL = 2  # the protocol of routes that come with addresses: RTPROT_KERNEL
+_UNREACHABLE = (errno.EEXIST, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
+# of an interface that returns these are as new; the ones that people set
+_SETTINGS = {
+    "net.ipv4.conf": (
+        *("forwarding", "rp_filter", "arp_ignore", "arp_announce", "proxy_arp", "accept_local"),
+        *("accept_redirects", "send_redirects", "route_localnet", "log_martians"),
+    ),
+    "net.ipv6.conf": (
+        *("disable_ipv6", "forwarding", "accept_ra", "autoconf", "use_tempaddr", "addr_gen_mode"),
+        "proxy_ndp",
+    ),
+}
+_DEFAULT = "default"
+_LAST = 9999  # a route's metric: of several, the least is taken
+
+
+class Parent(Step, frozen=True, kw_only=True):
+    """An interface of the host's that others are made on is up; set down again if nobody uses it.
+
+    `free`: it must not be a bridge's port, for what sits on it would get nothing from outside.
+    """
+
+    dev: str
+    free: bool = True
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        link = kernel.netlink().link(self.dev)
+        if link is None:
+            raise _no_parent(self.dev)
+        if self.free and link.port:
+            raise Conflict(
+                f"cannot make interfaces on '{self.dev}': it is a port of a bridge",
+                hint="make them on an interface of its own, or use driver bridge with --bridge",
+            )
+        return None if link.up else self
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().set_up(self.dev)
+
+    def delete(self, kernel: Kernel) -> None:
+        netlink = kernel.netlink()
+        link = netlink.link(self.dev)
+        if link is None or not link.up or link.master is not None:
+            return
+        found = [address for _, address in netlink.addresses(self.dev)]
+        if all(address.is_link_local for address in found):  # else somebody uses it by now
+            with gone_is_success():
+                netlink.set_up(self.dev, up=False)
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink().link(self.dev)
+        if not (link and link.up):
+            raise Drift(f"interface {self.dev} is {'down' if link else 'gone'}")
+
+    def undo(self) -> str:
+        return f"ip link set {self.dev} down"
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} up"
+
+
+def _no_parent(name: str) -> NotFound:
+    return NotFound(
+        f"no interface '{name}' on the host to make others on",
+        hint="`ip link` lists them; of a NAME.VLAN that is not there NAME must be",
+    )
+
+
+class Device(Step, frozen=True, kw_only=True):
+    """A macvlan, ipvlan, vlan, dummy or vrf, on a parent of the host's or on none.
+
+    `mac` and `mtu` None: the parent's. `existing`: one of that name and kind that is there already
+    is used, set up, and left as it is.
+    """
+
+    name: str
+    kind: str
+    alias: str
+    parent: str | None = None
+    at: str | None = None
+    mac: str | None = None
+    mtu: int | None = None
+    up: bool = False
+    options: Mapping[str, str | int] = {}
+    existing: bool = False
+
+    @property
+    def makes(self) -> Sequence[Thing]:
+        return (("link", self.at or "", self.name),)
+
+    # within nothing: a namespace dies when the kernel finds the time, and until then its devices
+    # hold their MAC, their VLAN, or the whole parent
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        link = None if self.at else kernel.netlink().link(self.name)
+        if link is None:
+            if self.parent is not None:
+                self._look_at_parent(kernel, self.parent)
+            return self
+        if self.existing and link.kind == self.kind:
+            return Parent(dev=self.name, free=False).prepare(kernel)
+        raise Conflict(
+            f"an interface named '{self.name}' exists already ({link.kind or 'physical'})",
+            hint="choose another name, or remove it",
+        )
+
+    def _look_at_parent(self, kernel: Kernel, parent: str) -> None:
+        """The kernel's own words for these would be "Invalid argument" and "Network is down"."""
+        link = kernel.netlink().link(parent)
+        if link is None:
+            if self.existing:
+                raise _no_parent(self.name)
+            return  # it may be made by the same plan
+        if self.mtu is not None and self.mtu > link.mtu:
+            raise Conflict(
+                f"cannot make '{self.name}' with an MTU of {self.mtu} on '{parent}', "
+                f"which has {link.mtu}",
+                hint="give a smaller --mtu, or leave it out: then it is the parent's",
+            )
+        if self.up and not link.up:
+            raise Conflict(
+                f"cannot make '{self.name}' on '{parent}', which is down",
+                hint=f"ip link set {parent} up",
+            )
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().add_link(
+            self.name,
+            self.kind,
+            parent=self.parent,
+            at=self.at,
+            mac=self.mac,
+            mtu=self.mtu,
+            up=self.up,
+            options=self.options,
+        )
+        try:
+            kernel.netlink(self.at).set_alias(self.name, self.alias)
+        except BaseException:
+            self.delete(kernel)
+            raise
+
+    def delete(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            netlink = kernel.netlink(self.at)
+            link = netlink.link(self.name)
+            if link is not None and self._is_ours(link):
+                netlink.delete_link(self.name)
+
+    def _is_ours(self, link: Link) -> bool:
+        if link.kind != self.kind or link.alias not in (None, self.alias):
+            return False
+        born = link.mac == self.mac if self.mac else self.options.items() <= link.options.items()
+        return link.alias == self.alias or born
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink(self.at).link(self.name)
+        if link is None or link.kind != self.kind:
+            where = f" in {self.at}" if self.at else ""
+            raise Drift(f"{self.kind} {self.name}{where} is {'not as made' if link else 'gone'}")
+        if self.up and not link.up:
+            raise Drift(f"{self.kind} {self.name} is down")
+
+    def undo(self) -> str:
+        return f"{ip(self.at)} link del {self.name}"
+
+    def __str__(self) -> str:
+        words = ["ip link add"]
+        words += [f"link {self.parent}"] if self.parent else []
+        words += [f"name {self.name}"]
+        words += [f"netns {netns_argument(self.at)}"] if self.at else []
+        words += [f"address {self.mac}"] if self.mac else []
+        words += [f"mtu {self.mtu}"] if self.mtu else []
+        words += ["up"] if self.up else []
+        words += [f"type {self.kind}"]
+        words += [_option(self.kind, word, value) for word, value in self.options.items()]
+        return f"{' '.join(words)}\n{_set_alias(self.at, self.name, self.alias)}"
+
+
+_FLAGS = {("ipvlan", "private"), ("ipvlan", "vepa"), ("macvlan", "nopromisc")}
+
+
+def _option(kind: str, word: str, value: str | int) -> str:
+    return word if (kind, word) in _FLAGS else f"{word} {value}"
+
+
+def _set_alias(at: str | None, dev: str, alias: str) -> str:
+    return f"{ip(at)} link set {dev} alias {shlex.quote(alias)}"
+
+
+class DeviceUp(Step, frozen=True, kw_only=True):
+    """A device in a sandbox is set up, once its MAC is free.
+
+    A namespace that was deleted dies when the kernel finds the time; until then a macvlan in it has
+    its MAC, which follows from the address that may be leased again.
+    """
+
+    dev: str
+    at: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        for tries in reversed(range(_FREE_TRIES)):
+            try:
+                kernel.netlink(self.at).set_up(self.dev)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not tries:
+                    raise
+                time.sleep(_FREE_PAUSE_S)
+            else:
+                return
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink(self.at).link(self.dev)
+        if not (link and link.up):
+            raise Drift(f"interface {self.dev} is {'down' if link else 'gone'}")
+
+    def __str__(self) -> str:
+        return f"{ip(self.at)} link set {self.dev} up"
+
+
+class Tap(Step, frozen=True, kw_only=True):
+    """A tap device in a sandbox: frames to and from whatever program opens it there."""
+
+    name: str
+    at: str
+    mac: str
+    mtu: int | None = None
+    owner: int | None = None
+    group: int | None = None
+    multi_queue: bool = False
+
+    @property
+    def makes(self) -> Sequence[Thing]:
+        return (("link", self.at, self.name),)
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, None)
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.add_tuntap(
+            self.name,
+            "tap",
+            at=self.at,
+            mac=self.mac,
+            mtu=self.mtu,
+            owner=self.owner,
+            group=self.group,
+            multi_queue=self.multi_queue,
+        )
+
+    def delete(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            netlink = kernel.netlink(self.at)
+            link = netlink.link(self.name)
+            if link is not None and (link.kind, link.mac) == ("tun", self.mac):
+                netlink.delete_link(self.name)
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink(self.at).link(self.name)
+        if link is None or link.kind != "tun":
+            raise Drift(f"tap {self.name} in {self.at} is {'not as made' if link else 'gone'}")
+
+    def undo(self) -> str:
+        return f"{ip(self.at)} tuntap del {self.name} mode tap"
+
+    def __str__(self) -> str:
+        words = [f"{ip(self.at)} tuntap add {self.name} mode tap"]
+        words += [f"user {self.owner}"] if self.owner is not None else []
+        words += [f"group {self.group}"] if self.group is not None else []
+        words += ["multi_queue"] if self.multi_queue else []
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        return f"{' '.join(words)}\n{ip(self.at)} link set {self.name} address {self.mac}{mtu}"
+
+
+class Enslave(Step, frozen=True, kw_only=True):
+    """An interface is a port of a bridge, or a member of a VRF, that is there."""
+
+    dev: str
+    master: str
+    kind: str  # the master's
+    at: str | None = None
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        netlink = kernel.netlink(self.at)
+        master = netlink.link(self.master)
+        if master is None or master.kind != self.kind:
+            where = f" in {self.at}" if self.at else ""
+            raise NotFound(
+                f"no {self.kind} '{self.master}'{where} for {self.dev} to join",
+                hint=f"ip link add {self.master} type {self.kind}, there",
+            )
+        netlink.set_link(self.dev, master=self.master)
+
+    def delete(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            netlink = kernel.netlink(self.at)
+            link, master = netlink.link(self.dev), netlink.link(self.master)
+            if link is not None and master is not None and link.master == master.ifindex:
+                netlink.set_link(self.dev, master="")
+
+    def check(self, kernel: Kernel) -> None:
+        netlink = kernel.netlink(self.at)
+        link, master = netlink.link(self.dev), netlink.link(self.master)
+        if link is None or master is None or link.master != master.ifindex:
+            raise Drift(f"interface {self.dev} is no member of {self.master}")
+
+    def undo(self) -> str:
+        return f"{ip(self.at)} link set {self.dev} nomaster"
+
+    def __str__(self) -> str:
+        return f"{ip(self.at)} link set {self.dev} master {self.master}"
+
+
+# -- VLANs on a bridge
+
+
+class Filtering(Step, frozen=True, kw_only=True):
+    """A bridge looks at VLAN tags; and not any more, if it did not before."""
+
+    dev: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(None, self.dev)
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        link = kernel.netlink().link(self.dev)
+        return None if link and link.options.get("vlan_filtering") == 1 else self
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink().set_options(self.dev, "bridge", {"vlan_filtering": 1})
+
+    def delete(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            link = kernel.netlink().link(self.dev)
+            if link is not None and link.options.get("vlan_filtering") == 1:
+                kernel.netlink().set_options(self.dev, "bridge", {"vlan_filtering": 0})
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink().link(self.dev)
+        if link is None or link.options.get("vlan_filtering") != 1:
+            raise Drift(f"bridge {self.dev} does not filter VLANs")
+
+    def undo(self) -> str:
+        return f"ip link set {self.dev} type bridge vlan_filtering 0"
+
+    def __str__(self) -> str:
+        return f"ip link set {self.dev} type bridge vlan_filtering 1"
+
+
+class PortVlans(Step, frozen=True, kw_only=True):
+    """The VLANs of a bridge port: `access`, of what bears no tag, and tagged ones.
+
+    Not 1, which each port has from the start, unless `keep_default`. `own`: *dev* is the bridge
+    itself, as a port of its own. They go with the port.
+    """
+
+    dev: str
+    access: int | None = None
+    trunk: tuple[tuple[int, int], ...] = ()  # first and last
+    keep_default: bool = False
+    own: bool = False
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(None, self.dev)
+
+    @property
+    def _wanted(self) -> tuple[Vlan, ...]:
+        access = () if self.access is None else (Vlan(self.access, self.access, True),)
+        return (*access, *(Vlan(first, last) for first, last in self.trunk))
+
+    @property
+    def _drops(self) -> bool:
+        named = any(vlan.first <= 1 <= vlan.last for vlan in self._wanted)
+        return not self.keep_default and not named
+
+    def add(self, kernel: Kernel) -> None:
+        netlink = kernel.netlink()
+        netlink.add_vlans(self.dev, *self._wanted, own=self.own)
+        if self._drops and any(vlan[:2] == (1, 1) for vlan in netlink.vlans(self.dev)):
+            netlink.delete_vlans(self.dev, Vlan(1, 1), own=self.own)
+
+    def check(self, kernel: Kernel) -> None:
+        found = kernel.netlink().vlans(self.dev)
+        for vlan in self._wanted:
+            if vlan not in found:
+                raise Drift(f"port {self.dev} does not take VLAN {vlan.first}")
+
+    def __str__(self) -> str:
+        own = " self" if self.own else ""
+        lines = []
+        for first, last, access in self._wanted:
+            span = str(first) if first == last else f"{first}-{last}"
+            pvid = " pvid untagged" if access else ""
+            lines.append(f"bridge vlan add dev {self.dev} vid {span}{pvid}{own}")
+        if self._drops:
+            lines.append(f"bridge vlan del dev {self.dev} vid 1{own}")
+        return "\n".join(lines)
+
+
+# -- an interface of the host's in a sandbox
+
+
+class Kept(Step, frozen=True, kw_only=True):
+    """What an interface was like on the host, to be so again."""
+
+    mac: str | None = None
+    mtu: int = 1500
+    txqlen: int = 1000
+    promisc: bool = False
+    allmulti: bool = False
+    group: int = 0
+    up: bool = False
+    alias: str | None = None
+    master: str | None = None
+    ips: tuple[addresses.Interface, ...] = ()
+    routes: tuple[tuple[addresses.Network | None, addresses.Address | None, int | None], ...] = ()
+    settings: Mapping[str, str] = {}
+
+
+class Physical(Step, frozen=True, kw_only=True):
+    """An interface of the host's in a sandbox; it comes back as it was.
+
+    It is named by `dev`, or found by `mac` or `device` (a PCI address or a path below /sys). While
+    it is away its alias is `alias`, which is the last thing to be put back: so what has the alias
+    is ours, and not whole yet. `carry`: its addresses and routes go with it.
+
+    `pin` is a second name for the sandbox's namespace, by which that outlives its processes until
+    the device has been fetched from it: when a namespace dies, a physical interface returns by
+    itself, nameless and bare, and all others die.
+    """
+
+    name: str
+    at: str
+    pin: str
+    alias: str
+    dev: str | None = None
+    mac: str | None = None
+    device: str | None = None
+    carry: bool = False
+    was: Kept = Kept()
+
+    @property
+    def makes(self) -> Sequence[Thing]:
+        return (("link", self.at, self.name),)
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        dev = self.dev or self._find(kernel)
+        netlink = kernel.netlink()
+        link = netlink.link(dev)
+        if link is None:
+            raise NotFound(f"no interface '{dev}' on the host to move", hint="`ip link` lists them")
+        if link.alias and link.alias.startswith(_OURS):
+            raise Conflict(
+                f"cannot move the interface '{dev}': it is netkit's own ({link.alias})",
+                hint="move one that netkit did not make",
+            )
+        masters = {each.ifindex: each.name for each in netlink.links()}
+        routes = [
+            _explicit(route, version)
+            for version in addresses.VERSIONS
+            for route in netlink.routes(version)
+            if route.ifindex == link.ifindex and route.protocol not in (_BY_KERNEL, LEARNT)
+        ]
+        found = [address for _, address in netlink.addresses(dev)]
+        kept = Kept(
+            mac=link.mac,
+            mtu=link.mtu,
+            txqlen=link.txqlen,
+            promisc=link.promisc,
+            allmulti=link.allmulti,
+            group=link.group,
+            up=link.up,
+            alias=link.alias,
+            master=masters.get(link.master or 0),
+            ips=tuple(a for a in found if not (a.version == 6 and a.is_link_local)),
+            routes=tuple(_kept(route) for route in sorted(routes, key=_nearest_first)),
+            settings=_unusual(kernel, dev),
+        )
+        return replace(self, dev=dev, was=kept)
+
+    def _find(self, kernel: Kernel) -> str:
+        what = f"the MAC {self.mac}" if self.mac else f"the device {self.device}"
+        try:
+            found = kernel.find_links(mac=self.mac, device=self.device)
+        except FileNotFoundError:
+            raise NotFound(
+                f"no {what.removeprefix('the ')} on this host", hint="`lspci -D` lists PCI devices"
+            ) from None
+        if len(found) != 1:
+            listed = f": {', '.join(found)}" if found else ""
+            raise NotFound(
+                f"{len(found) or 'no'} interfaces of the host have {what}{listed}",
+                hint="name one with -o device=NAME; `ip link` lists them",
+            )
+        return found[0]
+
+    def add(self, kernel: Kernel) -> None:
+        assert self.dev is not None
+        kernel.attach_netns(self.pin, self.at)
+        try:
+            kernel.netlink().move_link(self.dev, self.at, self.name, alias=self.alias)
+            if self.carry:
+                _settle(kernel, self.name, self.was, self.at)
+        except BaseException:
+            self.delete(kernel)
+            raise
+
+    def delete(self, kernel: Kernel) -> None:
+        if self.dev is not None:
+            self._fetch(kernel, self.dev)
+            self._restore(kernel, self.dev)
+        kernel.delete_netns(self.pin)  # not before: it may be all that keeps the device alive
+
+    def _restore(self, kernel: Kernel, dev: str) -> None:
+        netlink, was = kernel.netlink(), self.was
+        link = netlink.link(dev)
+        if link is None or link.alias != self.alias:
+            return
+        netlink.set_link(
+            dev,
+            mac=was.mac if was.mac != link.mac else None,
+            mtu=was.mtu if was.mtu != link.mtu else None,
+            txqlen=was.txqlen if was.txqlen != link.txqlen else None,
+            promisc=was.promisc if was.promisc != link.promisc else None,
+            allmulti=was.allmulti if was.allmulti != link.allmulti else None,
+            group=was.group if was.group != link.group else None,
+        )
+        for path, value in was.settings.items():
+            with suppress(FileNotFoundError):
+                kernel.set_sysctl(path, value)
+        if was.master is not None and netlink.link(was.master) is not None:
+            netlink.set_link(dev, master=was.master)
+        _settle(kernel, dev, was)
+        netlink.set_link(dev, alias=was.alias or "")
+
+    def _fetch(self, kernel: Kernel, dev: str) -> None:
+        """Bring it back to the host, under its name, from wherever it is."""
+        netlink = kernel.netlink()
+        for at in (self._pinned, self.at):
+            if not kernel.exists(at):
+                continue
+            there = kernel.netlink(at)
+            for link in there.links():
+                if self._is_it(link):
+                    there.move_link(link.name, None, dev, alias=self.alias)
+                    return
+        # its namespace has died, and it came by itself: under its name in there, or as devN
+        for link in netlink.links():
+            if link.alias == self.alias and link.name != dev:
+                netlink.move_link(link.name, None, dev)
+
+    def _is_it(self, link: Link) -> bool:
+        """Its alias is beyond doubt; a container's root may have changed that."""
+        return link.alias == self.alias or (link.name, link.mac) == (self.name, self.was.mac)
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink(self.at).link(self.name)
+        if link is None:
+            raise Drift(f"interface {self.name} in {self.at} is gone")
+
+    def undo(self) -> str:
+        was, dev = self.was, self.dev or self._sought
+        mac = f" address {was.mac}" if was.mac else ""
+        up = " up" if was.up else ""
+        alias = shlex.quote(was.alias or "")
+        lines = [
+            f"{ip(self._pinned)} link set {self.name} netns {_HOST} name {dev}",
+            f"ip link set {dev}{mac} mtu {was.mtu} txqueuelen {was.txqlen} alias {alias}{up}",
+        ]
+        if was.master:
+            lines.append(f"ip link set {dev} master {was.master}")
+        return "\n".join([*lines, *_settling(dev, was), f"ip netns del {self.pin}"])
+
+    @property
+    def _pinned(self) -> str:
+        return f"/run/netns/{self.pin}"
+
+    @property
+    def _sought(self) -> str:
+        """Found out when the step is prepared; in a plan that is not, as a word in its place."""
+        return "DEVICE"
+
+    def __str__(self) -> str:
+        dev = self.dev or self._sought
+        alias = shlex.quote(self.alias)
+        pid, path = netns_argument(self.at), self._pinned
+        lines = [
+            f"ip netns attach {self.pin} {pid}"
+            if pid.isdigit()
+            else f"touch {path} && mount --bind {shlex.quote(self.at)} {path}",
+            f"ip link set {dev} alias {alias} netns {pid} name {self.name}",
+        ]
+        if not self.carry:
+            return "\n".join(lines)
+        up = [f"{ip(self.at)} link set {self.name} up"] if self.was.up else []
+        return "\n".join([*lines, *up, *_settling(self.name, self.was, self.at)])
+
+
+_HOST = "$$"  # of a shell: the namespace it is typed in
+
+
+def _explicit(route: Route, version: int) -> Route:
+    """A route that says its version even where it is the default one and has no gateway."""
+    anywhere = addresses.network("route", "::/0" if version == 6 else "0.0.0.0/0")
+    return route if route.dst or route.gateway else route._replace(dst=anywhere)
+
+
+def _kept(
+    route: Route,
+) -> tuple[addresses.Network | None, addresses.Address | None, int | None]:
+    via = None if route.gateway is None else addresses.address("gateway", route.gateway)
+    return route.dst, via, route.metric
+
+
+def _nearest_first(route: Route) -> tuple[bool, bool]:
+    """A gateway must be reached before anything is by it."""
+    return route.gateway is not None, route.dst is None
+
+
+def _unusual(kernel: Kernel, dev: str) -> dict[str, str]:
+    """The settings of an interface that are not those of a new one."""
+    found = {}
+    for family, leaves in _SETTINGS.items():
+        for leaf in leaves:
+            path = key(family, dev, leaf)
+            value, usual = kernel.sysctl(path), kernel.sysctl(key(family, _DEFAULT, leaf))
+            if value is not None and usual is not None and value != usual:
+                found[path] = value
+    return found
+
+
+def _settle(kernel: Kernel, dev: str, was: Kept, at: str | None = None) -> None:
+    """Up with its addresses and routes; those that lead nowhere any more are left out."""
+    netlink = kernel.netlink(at)
+    if was.up:
+        netlink.set_up(dev)
+    present = {address for _, address in netlink.addresses(dev)}
+    for address in was.ips:
+        if address not in present:
+            netlink.add_address(dev, address)
+    for dst, via, metric in was.routes if was.up else ():
+        try:
+            netlink.add_route(dev, dst, None if via is None else str(via), metric=metric)
+        except OSError as error:
+            if error.errno not in _UNREACHABLE:
+                raise
+
+
+def _settling(dev: str, was: Kept, at: str | None = None) -> list[str]:
+    lines = [f"{ip(at)} addr add {address} dev {dev}" for address in was.ips]
+    for dst, via, metric in was.routes if was.up else ():
+        far = via or dst
+        words = [f"{ip(at, far.version if far else 4)} route add {dst or 'default'}"]
+        words += [f"via {via}"] if via else []
+        words += [f"dev {dev}"]
+        words += [f"metric {metric}"] if metric else []
+        lines.append(" ".join(words))
+    return lines
+
+
+class DeviceRoute(Step, frozen=True, kw_only=True):
+    """All that has no other way leaves by an interface, without a gateway; any other way wins."""
+
+    dev: str
+    at: str
+    version: int = 4
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, self.dev)
+
+    @property
+    def _anywhere(self) -> addresses.Network:
+        return addresses.network("route", "::/0" if self.version == 6 else "0.0.0.0/0")
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink(self.at).add_route(self.dev, self._anywhere, None, metric=_LAST)
+
+    def delete(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            kernel.netlink(self.at).delete_route(self.dev, self._anywhere, None, metric=_LAST)
+
+    def check(self, kernel: Kernel) -> None:
+        netlink = kernel.netlink(self.at)
+        index = (link := netlink.link(self.dev)) and link.ifindex
+        ways = [r for r in netlink.routes(self.version) if not r.dst or not r.dst.prefixlen]
+        if all(r.ifindex != index for r in ways):
+            raise Drift(f"the default route by {self.dev} is missing in {self.at}")
+
+    def undo(self) -> str:
+        return f"{ip(self.at, self.version)} route del default dev {self.dev} metric {_LAST}"
+
+    def __str__(self) -> str:
+        return f"{ip(self.at, self.version)} route add default dev {self.dev} metric {_LAST}"
+
+
+class Tune(Step, frozen=True, kw_only=True):
+    """What an interface was not born with: its MAC, its MTU, how it queues and what it receives."""
+
+    dev: str
+    at: str
+    mac: str | None = None
+    mtu: int | None = None
+    txqlen: int | None = None
+    promisc: bool | None = None
+    allmulti: bool | None = None
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.netlink(self.at).set_link(
+            self.dev,
+            mac=self.mac,
+            mtu=self.mtu,
+            txqlen=self.txqlen,
+            promisc=self.promisc,
+            allmulti=self.allmulti,
+        )
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink(self.at).link(self.dev)
+        if link is None:
+            raise Drift(f"interface {self.dev} in {self.at} is gone")
+        for word, what in _TUNED.items():
+            found, wanted = getattr(link, word), getattr(self, word)
+            if wanted is not None and found != wanted:
+                raise Drift(f"the {what} of {self.dev} is {_shown(found)}, not {_shown(wanted)}")
+
+    def __str__(self) -> str:
+        words = [
+            f"{_TUNED_WORDS.get(word, word)} {_shown(value)}"
+            for word in _TUNED
+            if (value := getattr(self, word)) is not None
+        ]
+        return f"{ip(self.at)} link set {self.dev} {' '.join(words)}"
+
+
+_TUNED = {
+    "mac": "MAC",
+    "mtu": "MTU",
+    "txqlen": "queue length",
+    "promisc": "promiscuous mode",
+    "allmulti": "reception of all multicast",
+}
+_TUNED_WORDS = {"mac": "address", "txqlen": "txqueuelen"}
+
+
+def _shown(value: object) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
