@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "netkit.api": ("Endpoint", "Netkit", "Network"),
+    "netkit.api": ("Endpoint", "Link", "Netkit", "Network"),
     "netkit.errors": (
         "Conflict",
         "Drift",
@@ -40,6 +40,7 @@ __all__ = [
     "Exhausted",
     "InvalidSpec",
     "KernelRefused",
+    "Link",
     "Netkit",
     "NetkitError",
     "Network",

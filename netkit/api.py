@@ -17,11 +17,16 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from netkit import model, naming
-from netkit.engine import Engine
+from netkit import addresses, model, naming
+from netkit.addresses import address as parse_address
+from netkit.addresses import link_local_address
+from netkit.config import load
+from netkit.engine import Engine, Verb
 from netkit.errors import Drift, NotFound
 from netkit.model import (
     EndpointRecord,
+    LinkEnd,
+    LinkRecord,
     NameFiles,
     NetworkRecord,
     NetworkSpec,
@@ -29,22 +34,29 @@ from netkit.model import (
     Request,
     SandboxRecord,
 )
+from netkit.routes import parse_all, parse_rules
+from netkit.sysctls import of_interface
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv4Interface, IPv4Network
     from typing import Self
+
+    from netkit.addresses import Address, Interface
+    from netkit.addresses import Network as IPNetwork
+    from netkit.config import Source
 
 
 class Netkit:
-    """The way in: networks, containers, and the engine behind them.
+    """The way in: networks, links, and the engine behind them.
 
-    *state_dir* and *run_dir* default to NETKIT_STATE_DIR and NETKIT_RUN_DIR, else /var/lib/netkit
-    and /run/netkit. *address_pools*, (CIDR, prefix length of a subnet), are where subnets that
-    nobody names are taken from; Docker's by default. A Netkit belongs to the thread that made it.
+    *config* is a file, or a mapping of the keys one may have (`{"bip": "10.88.0.1/16"}`); without
+    it NETKIT_CONFIG names the file, else it is /etc/netkit/netkit.toml, if there is one. What else
+    is given here comes before that: *address_pools* are (CIDR, prefix length of a subnet).
+    A Netkit belongs to the thread that made it.
     """
 
     def __init__(
         self,
+        config: Source | None = None,
         *,
         state_dir: str | None = None,
         run_dir: str | None = None,
@@ -54,9 +66,16 @@ class Netkit:
         from netkit.kernel import privilege
 
         privilege.require()
-        pools = [model.address_pool(f"base={base},size={size}") for base, size in address_pools]
-        self.engine = Engine(state_dir, run_dir, firewall_name=firewall, address_pools=pools)
+        given = {
+            "state-dir": state_dir,
+            "run-dir": run_dir,
+            "firewall": firewall,
+            "default-address-pools": [{"base": b, "size": size} for b, size in address_pools],
+        }
+        settings = load(config, {key: value for key, value in given.items() if value})
+        self.engine = Engine(config=settings.config, firewall_name=firewall)
         self.networks = Networks(self.engine)
+        self.links = Links(self.engine)
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +97,22 @@ class Netkit:
         """Inside, nothing is done: it becomes the ip and nft lines an operator would type."""
         return self.engine.dry_run()
 
+    def reattach(self, container: str) -> list[Endpoint]:
+        """Connect an engine's container that was started again to the networks it had."""
+        return [Endpoint(self.engine, ep.id) for ep in self.engine.reattach(container)]
+
+    @property
+    def firewall(self) -> str:
+        """Which firewall the networks here use, or will: "nftables", "iptables" or "none"."""
+        return self.engine.firewall_rules(listed=False)[0]
+
+    def use_firewall(self, name: str) -> None:
+        """Move all rules to another firewall; both are in force meanwhile, so nothing is open.
+
+        Your own rules in the former's `admin` chain stay behind.
+        """
+        self.engine.use_firewall(name)
+
     def gc(self) -> list[str]:
         """Remove what dead processes and namespaces left behind; the names of what that was."""
         return self.engine.gc()
@@ -98,39 +133,60 @@ class Networks:
         name: str,
         driver: str = "bridge",
         *,
-        subnet: str | None = None,
-        gateway: str | None = None,
-        ip_range: str | None = None,
+        subnet: str | Sequence[str] = (),
+        gateway: str | Sequence[str] = (),
+        ip_range: str | Sequence[str] = (),
+        ipv4: bool = True,
+        ipv6: bool = False,
         aux_addresses: Mapping[str, str] | None = None,
         internal: bool = False,
+        icc: bool = True,
+        bridge: str | None = None,
         mtu: int | None = None,
         masquerade: bool = True,
         ip_forward: bool = True,
         host_ip: str | None = None,
+        routes: Sequence[str] = (),
+        no_default_route: bool = False,
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         force: bool = False,
+        ipam_driver: str = "default",
+        ipam_options: Mapping[str, str] | None = None,
     ) -> Network:
         """Create a network. Without *subnet*, one that hides nothing the host can reach.
 
-        *subnet* "/24" asks for any of that length.
+        *subnet* "/24" asks for any of that length; an IPv6 subnet asks for IPv6. Several subnets
+        give each endpoint an address of each; gateways and ranges go with the subnet they lie in.
+        *bridge* is one of the host's that is to be used, and stays when the network goes.
+        *ip_range* is a part of a subnet, "10.1.0.128/25" or "10.1.0.10-10.1.0.20"; of several the
+        first is used up first. *ipam_driver* is "default" (with the options "round-robin" and
+        "sticky"), "static", "none", or a CNI IPAM plugin's name.
         """
         fields: dict[str, Any] = {"mtu": mtu, "masquerade": masquerade, "ip_forward": ip_forward}
-        if subnet is not None:
-            fields |= model.subnet_fields(subnet)
-        if gateway is not None:
-            fields["gateway"] = model.address("gateway", gateway)
-        if ip_range is not None:
-            fields["ip_range"] = model.subnet("IP range", ip_range)
+        fields |= {"ipv4": ipv4, "ipv6": ipv6, "icc": icc, "bridge": bridge}
+        fields |= model.subnet_fields(_texts(subnet))
+        fields["gateways"] = tuple(addresses.address("gateway", ip) for ip in _texts(gateway))
+        fields["ip_ranges"] = tuple(
+            part for text in _texts(ip_range) for part in addresses.ranges("IP range", text)
+        )
+        fields |= model.ipam_fields(ipam_driver, ipam_options or {})
         if host_ip is not None:
-            fields["host_binding"] = model.address("host address", host_ip)
+            fields["host_binding"] = addresses.address("host address", host_ip)
         fields["reserved"] = {
-            key: model.address("auxiliary address", value)
+            key: addresses.address("auxiliary address", value)
             for key, value in (aux_addresses or {}).items()
         }
-        fields |= NetworkSpec.options(options or {})
+        fields |= {"routes": parse_all(routes), "default_route": not no_default_route}
+        fields |= NetworkSpec.of_options(options or {})
         spec = NetworkSpec(
-            name, driver, internal=internal, labels=dict(labels or {}), force=force, **fields
+            name,
+            driver,
+            existing=bridge is not None,
+            internal=internal,
+            labels=dict(labels or {}),
+            force=force,
+            **fields,
         )
         return Network(self._engine, self._engine.create_network(spec).id)
 
@@ -189,12 +245,18 @@ class Network:
         return self.id[:12]
 
     @property
-    def subnet(self) -> IPv4Network | None:
-        return self.record.subnet
+    def subnets(self) -> tuple[IPNetwork, ...]:
+        return self.record.subnets
 
     @property
-    def gateway(self) -> IPv4Address | None:
-        return self.record.gateway
+    def subnet(self) -> IPNetwork | None:
+        """The first of its subnets, of IPv4 if it has one."""
+        return next(iter(self.record.subnets), None)
+
+    @property
+    def gateway(self) -> Address | None:
+        """The gateway of that subnet."""
+        return next((gateway.ip for gateway in self.record.gateways), None)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -218,6 +280,7 @@ class Network:
         *,
         name: str | None = None,
         ipv4_address: str | None = None,
+        ipv6_address: str | None = None,
         mac_address: str | None = None,
         ports: Iterable[str] = (),
         ifname: str | None = None,
@@ -228,22 +291,52 @@ class Network:
         dns_search: Sequence[str] = (),
         dns_options: Sequence[str] = (),
         extra_hosts: Sequence[str] = (),
+        addresses: Sequence[str] = (),
+        link_local_ips: Sequence[str] = (),
+        routes: Sequence[str] = (),
+        rules: Sequence[str] = (),
+        no_default_route: bool = False,
+        source_routing: bool = False,
+        source_ips: Sequence[str] = (),
+        sysctls: Mapping[str, str] | None = None,
+        mtu: int | None = None,
+        txqlen: int | None = None,
+        promisc: bool | None = None,
+        allmulti: bool | None = None,
     ) -> Endpoint:
         """Connect *container*, `pid:N`, `netns:/path` or a named namespace.
 
         Without *container* a new namespace is made, called *name*. *ipv4_address* "0/0" asks for an
-        interface without an address.
+        interface without an address; *addresses* are more of either version. Routes and rules are
+        as `ip route` and `ip rule` have them: "10.1.0.0/16 via 172.25.0.9", "from 172.25.0.2 table
+        100". *sysctls* are the interface's own: {"net.ipv4.conf.IFNAME.forwarding": "1"}.
+        *source_ips* are the host's addresses it is seen by outside.
         """
+        wanted = [
+            parse_address("address", text, version=version)
+            for text, version in ((ipv4_address, 4), (ipv6_address, 6))
+            if text not in (None, "0/0")
+        ]
+        settings = of_interface(f"{key}={value}" for key, value in (sysctls or {}).items())
         request = Request(
             ifname=ifname,
             host_ifname=host_ifname,
-            address=None
-            if ipv4_address in (None, "0/0")
-            else model.address("address", str(ipv4_address)),
+            addresses=(*wanted, *(parse_address("address", text) for text in addresses)),
             addressless=ipv4_address == "0/0",
             mac=None if mac_address is None else naming.parse_mac(mac_address),
             gateway_priority=gw_priority,
             ports=tuple(spec for text in ports for spec in model.PortSpec.parse(text)),
+            extra=tuple(link_local_address(text) for text in link_local_ips),
+            routes=parse_all(routes),
+            rules=parse_rules(rules),
+            default_route=not no_default_route,
+            source_routing=source_routing,
+            sources=tuple(parse_address("source address", text) for text in source_ips),
+            sysctls=settings,
+            mtu=mtu,
+            txqlen=txqlen,
+            promisc=promisc,
+            allmulti=allmulti,
         )
         files = NameFiles(
             hostname=hostname,
@@ -320,8 +413,13 @@ class Endpoint:
         return self.record.host_ifname
 
     @property
-    def address(self) -> IPv4Interface | None:
-        return self.record.address
+    def address(self) -> Interface | None:
+        """The first of its addresses, of IPv4 if it has one."""
+        return next(iter(self.record.addresses), None)
+
+    @property
+    def addresses(self) -> tuple[Interface, ...]:
+        return self.record.addresses
 
     @property
     def mac_address(self) -> str:
@@ -330,6 +428,47 @@ class Endpoint:
     @property
     def ports(self) -> tuple[PortMapping, ...]:
         return self.record.ports
+
+    @property
+    def extra_addresses(self) -> tuple[Interface, ...]:
+        """Those beside the ones that the network has leased to it."""
+        return self.record.wanted.extra
+
+    @property
+    def routes(self) -> list[str]:
+        """The routes it was given, as `ip route` has them."""
+        return [str(spec) for spec in self.record.wanted.routes]
+
+    @property
+    def rules(self) -> list[str]:
+        """The policy rules it was given, as `ip rule` has them."""
+        return [str(spec) for spec in self.record.wanted.rules]
+
+    def add_address(self, address: str) -> None:
+        """Another address: one of the network's is leased, another, "10.9.0.2/24", let through."""
+        self._alter("add address", address)
+
+    def remove_address(self, address: str) -> None:
+        """Take an address away; Conflict if ports or routes need it."""
+        self._alter("remove address", address)
+
+    def add_route(self, route: str) -> None:
+        """Another route: "10.1.0.0/16 via 172.25.0.9 metric 100"."""
+        self._alter("add route", route)
+
+    def remove_route(self, route: str) -> None:
+        self._alter("remove route", route)
+
+    def add_rule(self, rule: str) -> None:
+        """Another policy rule: "from 172.25.0.2 table 100"."""
+        self._alter("add rule", rule)
+
+    def remove_rule(self, rule: str) -> None:
+        self._alter("remove rule", rule)
+
+    def _alter(self, verb: Verb, text: str) -> None:
+        record = self.record
+        self._engine.alter(record.sandbox, verb, text, network=record.network)
 
     def exec(self, argv: Sequence[str]) -> int:
         """Run a command in the namespace; its exit code."""
@@ -345,3 +484,116 @@ class Endpoint:
         """Disconnect. A namespace that connect made goes with its last network."""
         record = self.record
         self._engine.disconnect(record.network, record.sandbox)
+
+
+class Links:
+    """`Netkit.links`: create, get, list."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(
+        self,
+        a: str,
+        b: str,
+        *,
+        addr_a: str | Sequence[str] = (),
+        addr_b: str | Sequence[str] = (),
+        name: str | None = None,
+        ifname_a: str | None = None,
+        ifname_b: str | None = None,
+        mac_a: str | None = None,
+        mac_b: str | None = None,
+        mtu: int = 1500,
+        addressless: bool = False,
+    ) -> Link:
+        """Join two containers, or one and "host", by a veth pair of their own.
+
+        *a* and *b* are as `connect` takes them. Addresses bear their prefix length: "10.1.1.1/32"
+        is alone, and routed to by the other end; "10.0.0.1/24" has its subnet on the link. Without
+        any, a free pair is chosen, unless *addressless*.
+        """
+
+        def end(
+            target: str, given: str | Sequence[str], ifname: str | None, mac: str | None
+        ) -> model.EndSpec:
+            return model.EndSpec(
+                target=target,
+                addresses=tuple(addresses.interface("address", text) for text in _texts(given)),
+                ifname=ifname,
+                mac=None if mac is None else naming.parse_mac(mac),
+            )
+
+        ends = end(a, addr_a, ifname_a, mac_a), end(b, addr_b, ifname_b, mac_b)
+        spec = model.LinkSpec(ends=ends, name=name, mtu=mtu, addressless=addressless)
+        return Link(self._engine, self._engine.create_link(spec).id)
+
+    def get(self, name: str) -> Link:
+        """The link called *name*, or with that id; NotFound if there is none."""
+        return Link(self._engine, self._engine.store.get(LinkRecord, name).id)
+
+    def list(self, container: str | None = None) -> Sequence[Link]:
+        """All links, oldest first, perhaps those of one container only."""
+        sandbox = None if container is None else self._engine.sandbox(container).id
+        return [Link(self._engine, link.id) for link in self._engine.links(sandbox=sandbox)]
+
+
+class Link:
+    """A wire between two containers. As a context manager it is removed at the end."""
+
+    def __init__(self, engine: Engine, id: str) -> None:
+        self._engine = engine
+        self.id = id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with suppress(NotFound):  # removed within the block, or with one of its containers
+            self.remove()
+
+    def __repr__(self) -> str:
+        return f"<Link {self.name}>"
+
+    @property
+    def record(self) -> LinkRecord:
+        """The record as it is now; NotFound once it is removed."""
+        return self._engine.store.get(LinkRecord, self.id)
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+    @property
+    def ends(self) -> tuple[LinkEnd, LinkEnd]:
+        """Both ends, in the order given: container, ifname, mac, addresses."""
+        return self.record.ends
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What `link inspect` shows."""
+        from netkit import views
+
+        return views.link(self.record)
+
+    def check(self) -> list[Drift]:
+        """Where the kernel is not as netkit made it."""
+        return self._engine.check(self.name)
+
+    def remove(self) -> None:
+        """Take the link down, at both ends."""
+        self._engine.delete_link(self.id)
+
+
+def _texts(given: str | Sequence[str]) -> Sequence[str]:
+    """One or several."""
+    return (given,) if isinstance(given, str) else given

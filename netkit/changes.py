@@ -15,34 +15,63 @@ back: what would have been done is collected as the lines an operator would type
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from netkit import gateway, steps
+from netkit import allocation, drivers, firewall, gateway, naming, steps
+from netkit.config import Config
+from netkit.drivers import p2p
 from netkit.errors import KernelRefused, NetkitError
 from netkit.kernel import Kernel, netns, process
-from netkit.model import EndpointRecord, NetworkRecord, Record, SandboxRecord
+from netkit.model import (
+    NO_STEPS,
+    ChangeRecord,
+    EndpointRecord,
+    EndRecord,
+    HostRecord,
+    LinkRecord,
+    LoanRecord,
+    NetworkRecord,
+    Record,
+    SandboxRecord,
+)
 from netkit.ports import Ports
 from netkit.store import SqliteStore
 
 if TYPE_CHECKING:
     import ipam
 
+T = TypeVar("T")
+
 _ABANDONED = "0:0"  # no process has this number: the next call may take the record over
+
+
+class Tracker(Protocol):
+    """Passes on *things*, and may show somebody how many of them are done."""
+
+    def __call__(self, things: Iterable[T], what: str, /) -> Iterable[T]: ...
 
 
 class Changes:
     """One process's hand on one store and one kernel."""
 
-    def __init__(self, store: SqliteStore, kernel: Callable[[], Kernel]) -> None:
+    def __init__(
+        self, store: SqliteStore, kernel: Callable[[], Kernel], config: Config | None = None
+    ) -> None:
         self.store = store
+        self.config = config or Config()
         self.kernel = kernel
         self.maker = _me()
         self._epoch: str | None = None
         self._lines: list[str] | None = None
+        self._owed: list[str] = []
+        self.track: Tracker = lambda things, _: things
+        # somebody may be told of what was done, and will not do by itself
+        self.warn: Callable[[str], object] = lambda text: None
 
     @property
     def epoch(self) -> str:
@@ -72,13 +101,13 @@ class Changes:
 
     def add(self, plan: steps.Plan, kernel: Kernel) -> None:
         if self._lines is not None:
-            self._lines += steps.lines(plan)
+            self._lines += steps.lines(plan, kernel.firewall)
         else:
             steps.add(plan, kernel)
 
     def delete(self, plan: steps.Plan, kernel: Kernel, going: Iterable[steps.Thing] = ()) -> None:
         if self._lines is not None:
-            self._lines += steps.undo_lines(plan, going)
+            self._lines += steps.undo_lines(plan, kernel.firewall, going)
         else:
             steps.delete(plan, kernel, going)
 
@@ -91,23 +120,44 @@ class Changes:
 
     def realise(self, records: Sequence[Record], kernel: Kernel, *, commit: bool = True) -> None:
         """Add the plans of *records*, all or none, and commit them."""
+        self._keep_up(kernel)
         done = 0
+        plans: list[steps.Plan] = []
         try:
             steps.point("intended")
             for record in records:
-                self.add(steps.decode(record.steps), kernel)
+                plans.append(steps.decode(record.steps))
+                self.add(plans[-1], kernel)
                 done += 1
             steps.point("added")
             if commit:
                 with self.store.transaction():
                     for record in records:
-                        self.store.update(replace(record, maker=None))
+                        self._commit(record)
         except BaseException as error:
             # the plan that was refused has undone itself, unless it resisted or was interrupted
             whole = isinstance(error, Exception) and not hasattr(error, "__notes__")
             self._roll_back(records, done if whole else done + 1, kernel, error)
             raise
         steps.point("committed")
+        for plan in plans:
+            for step in plan:
+                for text in step.warnings:
+                    self.warn(text)
+
+    def _keep_up(self, kernel: Kernel) -> None:
+        """Another process may have moved to another firewall while this one waited for a lock."""
+        tables = self.store.by_id(HostRecord, "tables")
+        if tables is not None and tables.firewall not in (None, kernel.firewall.name):
+            kernel.firewall = firewall.load(tables.firewall or firewall.DEFAULT)
+
+    def _commit(self, record: Record) -> None:
+        if isinstance(record, ChangeRecord):
+            assert record.after is not None
+            self.store.update(record.after)
+            self.store.remove(record)
+        else:
+            self.store.update(replace(record, maker=None))
 
     def _roll_back(
         self, records: Sequence[Record], done: int, kernel: Kernel, error: BaseException
@@ -126,19 +176,31 @@ class Changes:
                 for record in reversed(records):
                     if record in left:
                         self.store.update(replace(record, maker=_ABANDONED))
+                    elif isinstance(record, SandboxRecord) and record.former:
+                        self._detach(record)
                     else:
                         self.erase(record)
         except NetkitError as stuck:
             error.add_note(f"and could not be forgotten: {stuck}")
+        for failed in self._settle_owed():
+            error.add_note(f"and {failed}")
 
     def undo(
         self, records: Sequence[Record], kernel: Kernel, *, keep_sandbox: bool = False
     ) -> None:
         """Delete the plans of *records* in this order, and the records whose plans are gone.
 
-        *keep_sandbox*: a container that has ended stays on record, with its files.
+        *keep_sandbox*: a container that has ended stays on record; one of ours with its files.
         """
+        with ExitStack() as held:
+            self._undo(records, kernel, held, keep_sandbox)
+
+    def _undo(
+        self, records: Sequence[Record], kernel: Kernel, held: ExitStack, keep_sandbox: bool
+    ) -> None:
+        given = {record.id for record in records}
         with self.store.transaction():
+            records = self._with_links(records, held)
             records = [
                 replace(self._leaving(record, records), maker=self.maker)
                 for record in records
@@ -146,12 +208,17 @@ class Changes:
             ]
             for record in records:
                 self.store.update(record)
+        self._keep_up(kernel)
         steps.point("undoing")
         errors: list[Exception] = []
-        kept = {r.id for r in records if keep_sandbox and isinstance(r, SandboxRecord)}
-        plans = [self._left_of(record, record.id in kept) for record in records]
+        sandboxes = {r.id for r in records if isinstance(r, SandboxRecord) and r.id in given}
+        kept = sandboxes if keep_sandbox else set()
+        ours = {r.id for r in records if isinstance(r, SandboxRecord) and r.sort == "container"}
+        plans = [self._left_of(record, record.id in kept & ours) for record in records]
         going = {thing for plan in plans for thing in steps.made(plan)}
-        for record, plan in zip(records, plans, strict=True):
+        for number, (record, plan) in enumerate(zip(records, plans, strict=True)):
+            if number:
+                steps.point("undone one")
             try:
                 self.delete(plan, kernel, going)
             except ExceptionGroup as group:
@@ -160,19 +227,86 @@ class Changes:
                     self.store.update(replace(record, maker=_ABANDONED))
                 continue
             with self.store.transaction():
-                if record.id in kept:
+                if record.id in kept - ours:
+                    assert isinstance(record, SandboxRecord)
+                    self._detach(record)
+                elif record.id in kept:
                     left = steps.encode(steps.durable(steps.decode(record.steps)))
                     self.store.update(replace(record, maker=None, steps=left))
+                elif record.id not in given and self._is_used(record):
+                    self.store.update(replace(record, maker=None))  # somebody joined it meanwhile
                 else:
                     self.erase(record)
                 if keep_sandbox and isinstance(record, EndpointRecord):
                     self._reserve(record)
+        errors += self._settle_owed()
         steps.point("undone")
         if errors:
             raise KernelRefused(
                 "; ".join(str(error) for error in errors),
                 hint="mend the cause, then run `netkit gc`: it finishes the job",
             ) from errors[0]
+
+    def _with_links(self, records: Sequence[Record], held: ExitStack) -> list[Record]:
+        """*records*, and what goes with the links among them and of their sandboxes.
+
+        A link goes as a whole, whoever takes it down: first it, and both ends from the kernel; last
+        the far sandbox if it is on record for the link's sake only, and what the host has for it.
+        """
+        links = {r.id: r for r in records if isinstance(r, LinkRecord)}
+        ends = {r.id: r for r in records if isinstance(r, EndRecord)}
+        for record in records:
+            if isinstance(record, SandboxRecord):
+                found = self.store.all(EndRecord, sandbox=record.id)
+                ends |= {end.id: end for end in found if self._is_free(end)}
+        for end in ends.values():
+            link = self.store.by_id(LinkRecord, end.network)
+            if link is not None and self._is_free(link):
+                links.setdefault(link.id, link)
+        for link in links.values():
+            found = self.store.all(EndRecord, network=link.id)
+            ends |= {e.id: e for e in found if e.id not in ends and self._is_free(e)}
+        far: dict[str, SandboxRecord] = {}
+        known = {record.id for record in records}
+        for sandbox_id in {end.sandbox for end in ends.values()} - known:
+            sandbox = self.store.by_id(SandboxRecord, sandbox_id)
+            if sandbox and self._is_free(sandbox) and not self._is_used(sandbox, but=set(ends)):
+                far[sandbox.id] = sandbox
+        host: list[Record] = []
+        on_host = any(link.on_host for link in links.values())
+        # whoever holds it is changing just that: then it stays until it is next looked at
+        if on_host and held.enter_context(self.store.locked_if_free("host")):
+            host = self.unshared(*links.values())
+        others = [r for r in records if not isinstance(r, LinkRecord | EndRecord)]
+        return [*links.values(), *ends.values(), *others, *far.values(), *host]
+
+    def _is_free(self, record: Record) -> bool:
+        """Whether nobody else who lives is in the midst of it."""
+        return record.maker in (None, self.maker) or not maker_lives(record.maker)
+
+    def _is_used(self, record: Record, but: Set[str] = frozenset()) -> bool:
+        """Whether a sandbox is on record for more than the sake of these ends of links."""
+        if not isinstance(record, SandboxRecord):
+            return False
+        ends = self.store.all(EndRecord, sandbox=record.id)
+        return (
+            record.sort == "container"
+            or bool(record.former)
+            or bool(self.store.all(EndpointRecord, sandbox=record.id))
+            or any(end.id not in but for end in ends)
+        )
+
+    def unshared(self, *gone: Record) -> list[Record]:
+        """The shared plans nobody wants once *gone* are."""
+        ids = {record.id for record in gone}
+        wanted: set[str] = set()
+        for net in self.store.all(NetworkRecord):
+            if net.id not in ids:
+                wanted |= set(drivers.load(net.driver).shared(net))
+        for link in self.store.all(LinkRecord):
+            if link.id not in ids:
+                wanted |= set(p2p.shared(link))
+        return [r for r in reversed(self.store.all(HostRecord)) if r.id not in wanted]
 
     def _leaving(self, record: Record, others: Sequence[Record]) -> Record:
         """An endpoint that leaves a sandbox which stays hands on the default route."""
@@ -194,38 +328,156 @@ class Changes:
             if net is not None:
                 import ipam
 
-                self.allocator(net).release(ipam.Owner(record.owner))
+                for allocator in self.allocators(net):
+                    for name in (record.owner, *record.others.values()):
+                        allocator.release(ipam.Owner(name))
+                if net.plugin is not None and not record.wanted.addressless:
+                    loan = self.loan(net, record.owner, record.netns or "")
+                    self.store.put(loan)
+                    self._owed.append(loan.id)
             Ports(self.store.connection).release(record.id)
-        elif isinstance(record, SandboxRecord) and record.finished is not None:
+        elif isinstance(record, ChangeRecord):
+            self._give_back(record)
+        elif isinstance(record, SandboxRecord) and (record.finished or record.former):
             import ipam
 
             for net in self.store.all(NetworkRecord):
-                self.allocator(net).release(ipam.Owner(record.name))
+                for allocator in self.allocators(net):
+                    _release_kept(allocator, record.name)
         elif isinstance(record, NetworkRecord):
-            self._leases().drop(self.allocator(record).pool)
+            for allocator in self.allocators(record):
+                self._leases().drop(allocator.pool)
         self.store.remove(record)
 
+    def _give_back(self, change: ChangeRecord) -> None:
+        """What was leased for a change, if it has not gone with the endpoint and come back."""
+        import ipam
+
+        net = self.store.by_id(NetworkRecord, change.network)
+        for allocator in self.allocators(net) if net else ():
+            for text, name in change.leases.items():
+                held = allocator.held(ipam.Owner(name))
+                if held is not None and str(held.ip) == text:
+                    allocator.release(ipam.Owner(name))
+
     def _reserve(self, ep: EndpointRecord) -> None:
-        """Keep the address a container asked for, now that it has ended, until it is removed."""
+        """Keep the addresses a container asked for, now that it has ended, until it is removed."""
         net = self.store.by_id(NetworkRecord, ep.network)
-        if net is not None and ep.static and ep.address is not None:
+        if net is not None and net.plugin is None and ep.static:
             import ipam
 
             name = ep.owner.rpartition("/")[0]
-            self.allocator(net).lease(ipam.Owner(name), ep.address.ip)
+            for allocator in self.allocators(net):
+                own = [address.ip for address in ep.addresses]
+                for number, ip in enumerate((ip for ip in own if ip in allocator.pool.subnet), 1):
+                    allocator.lease(ipam.Owner(naming.numbered(name, number)), ip)
 
-    def allocator(self, net: NetworkRecord) -> ipam.Allocator:
-        """The addresses of a network; use it in a transaction."""
+    def _detach(self, sandbox: SandboxRecord) -> None:
+        """Keep an engine's container on record, and its addresses, until it comes back."""
         import ipam
 
-        pool = ipam.Pool(
-            str(net.subnet),
-            gateway=net.gateway,
-            ip_range=net.ip_range,
-            reserved=net.reserved,
-            name=net.id,
+        sandbox = replace(sandbox, finished=sandbox.finished or time.time())
+        self.store.update(replace(sandbox, maker=None, steps=NO_STEPS))
+        for former in sandbox.former:
+            net = self.store.by_id(NetworkRecord, former.network)
+            for allocator in self.allocators(net) if net and net.plugin is None else ():
+                number = 1
+                for address in former.request.addresses:
+                    if address in allocator.pool.subnet:
+                        with suppress(ipam.IpamError):  # somebody was quicker
+                            name = naming.numbered(sandbox.name, number)
+                            allocator.lease(ipam.Owner(name), address)
+                            number += 1
+
+    def come_back(self, sandbox: SandboxRecord, net: NetworkRecord) -> None:
+        """Give what was kept for *sandbox* on *net* free to be taken again; in a transaction."""
+
+        before = self.store.by_name(SandboxRecord, sandbox.name)
+        if before and before.finished and before.origin == sandbox.origin and not sandbox.finished:
+            self.store.remove(before)  # *sandbox* has its name and all it was to remember
+        if any(former.network == net.id for former in sandbox.former):
+            for allocator in self.allocators(net):
+                _release_kept(allocator, sandbox.name)
+
+    def has_come_back(self, sandbox: str, network: str) -> None:
+        """Remember no longer that a sandbox was to be on a network again."""
+        with self.store.transaction():
+            found = self.store.by_id(SandboxRecord, sandbox)
+            if found is not None and found.former:
+                left = tuple(former for former in found.former if former.network != network)
+                self.store.update(replace(found, former=left))
+                if found.finished and not left:
+                    self.erase(found)
+
+    def allocators(self, net: NetworkRecord) -> list[ipam.Allocator]:
+        """The addresses of a network, subnet by subnet; use them in a transaction."""
+        import ipam
+
+        leases = self._leases()
+        return [ipam.Allocator(pool, leases) for pool in allocation.pools(net)]
+
+    def loan(self, net: NetworkRecord, owner: str, netns: str) -> LoanRecord:
+        """What is to be released of what the network's plugin gives *owner*: one of each owner."""
+        from hashlib import sha256
+
+        assert net.plugin is not None
+        return LoanRecord(
+            id=sha256(f"{net.id} {owner}".encode()).hexdigest(),
+            created=time.time(),
+            epoch=self.epoch,
+            maker=self.maker,
+            network=net.id,
+            network_name=net.name,
+            plugin=net.plugin,
+            conf=allocation.configuration(net),
+            owner=owner,
+            netns=netns,
         )
-        return ipam.Allocator(pool, self._leases())
+
+    def settle(self, loan: str, *, wait: bool = True) -> None:
+        """Have a plugin release what no endpoint has; unless *wait*, not while one is at it."""
+        with self.store.heritable(loan, wait=wait) as lock:
+            if lock is not None:
+                self.release(loan, lock)
+
+    def release(self, loan: str, lock: int) -> None:
+        """The same, with the loan's lock held. What a plugin fails to do stays on record."""
+        found = self.store.by_id(LoanRecord, loan)
+        if found is None:
+            return
+        import ipam
+
+        steps.point("releasing")
+        plugin = allocation.plugin(found, self.config.ipam_plugin_dirs, (lock,))
+        owner = ipam.Owner(found.owner, netns=found.netns)
+        try:
+            self.act(allocation.line(found, "DEL"), lambda: plugin.release(owner))
+        except (ipam.IpamError, OSError) as error:
+            self.close(found, released=False)
+            raise KernelRefused(
+                f"the addresses of {found.owner} are not released: {error}",
+                hint="mend the cause, then run `netkit gc`: it tries again",
+            ) from error
+        steps.point("released")
+        self.close(found, released=True)
+
+    def close(self, loan: LoanRecord, *, released: bool) -> None:
+        """Forget a loan, or leave it to `gc`."""
+        with self.store.transaction():
+            if released:
+                self.store.remove(loan)
+            else:
+                self.store.update(replace(loan, maker=None))
+
+    def _settle_owed(self) -> list[NetkitError]:
+        """Release what was the plugins' of endpoints that are gone; what went wrong."""
+        failed = []
+        while self._owed:
+            try:
+                self.settle(self._owed.pop())
+            except NetkitError as error:
+                failed.append(error)
+        return failed
 
     def _leases(self) -> ipam.SqliteLeases:
         import ipam
@@ -238,13 +490,23 @@ class Changes:
         if sandbox is None or sandbox.sort == "container":
             return [ep]
         last = len(self.store.all(EndpointRecord, sandbox=sandbox.id)) == 1
-        return [ep, sandbox] if last else [ep]
+        last = last and not self.store.all(EndRecord, sandbox=sandbox.id)
+        return [ep, sandbox] if last and not sandbox.former else [ep]
 
     def owner_name(self, endpoint: str) -> str:
         """The container an endpoint id in a message means."""
         ep = self.store.by_id(EndpointRecord, endpoint)
         sandbox = self.store.by_id(SandboxRecord, ep.sandbox) if ep else None
         return sandbox.name if sandbox else endpoint[:12]
+
+
+def _release_kept(allocator: ipam.Allocator, name: str) -> None:
+    """All that is kept for a container by name: the first address of a subnet, the second …"""
+    import ipam
+
+    number = 1
+    while allocator.release(ipam.Owner(naming.numbered(name, number))) is not None:
+        number += 1
 
 
 class _RollBack(Exception):

@@ -23,6 +23,7 @@ import msgspec
 from msgspec.structs import replace
 
 from netkit import model, namefiles, naming, recovery, sandboxes, steps, targets
+from netkit.addresses import Address
 from netkit.changes import maker_lives
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec, NetkitError, NotFound
@@ -41,9 +42,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     networks: tuple[str, ...] = (model.DEFAULT_NETWORK,)
     request: Request = Request()
+    requests: Mapping[str, Request] = {}  # by network, where it is not `request` or an empty one
     files: NameFiles = NameFiles()
     expose: tuple[PortSpec, ...] = ()
     publish_all: bool = False
+    sysctls: Mapping[str, str] = {}  # of the namespace; an interface's are in its request
     rootfs: str | None = None
     workdir: str | None = None
     env: Mapping[str, str] = {}
@@ -78,12 +81,14 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.networks) > 1:
             raise InvalidSpec(f"conflicting options: --net {mode} cannot be combined with others")
         kind = "container type" if shared else mode
-        asked = self.request
+        asked = self.requests.get(mode, self.request)
         conflicts = {
             "port publishing": bool(asked.ports or self.publish_all),
-            "--ip": asked.address is not None,
+            "--ip": bool(asked.addresses),
             "mac-address": asked.mac is not None,
             "interface name": asked.ifname is not None,
+            "interface settings": asked.is_special,
+            "sysctl": bool(self.sysctls) and mode != "none",
         }
         if shared:
             conflicts |= {
@@ -211,19 +216,27 @@ def _make(engine: Engine, spec: RunSpec) -> SandboxRecord:
 
 
 def requests(engine: Engine, spec: RunSpec) -> list[tuple[str, Request]]:
-    """What to ask of each network: an address of the first, the ports of the one that leads out."""
+    """What to ask of each network: an address of the first, the ports of the one that leads out.
+
+    Ports that name a network are published there.
+    """
     ports = spec.request.ports
     if spec.publish_all:
         ports += spec.expose
-    bare = Request()
-    out = _way_out(engine, spec)
+    for port in ports:
+        if port.network is not None and port.network not in spec.networks:
+            raise InvalidSpec(
+                f"cannot publish port {port.port} on network '{port.network}': "
+                "the container is not to be connected to it",
+                hint=f"add --net {port.network}",
+            )
+    out = _way_out(engine, spec) or spec.networks[0]  # if there is none the engine says why not
     asked = []
     for i, network in enumerate(spec.networks):
-        request = spec.request if i == 0 else bare
-        asked.append((network, replace(request, ports=ports if network == out else ())))
-    if ports and out is None:
-        # the engine says why not
-        asked[0] = (asked[0][0], replace(asked[0][1], ports=ports))
+        request = spec.requests.get(network) or (spec.request if i == 0 else Request())
+        own = request.ports if network in spec.requests else ()
+        others = tuple(port for port in ports if (port.network or out) == network)
+        asked.append((network, replace(request, ports=own + others)))
     return asked
 
 
@@ -252,7 +265,7 @@ def _propose(engine: Engine, spec: RunSpec) -> tuple[SandboxRecord, SandboxRecor
     else:
         path = None if spec.networks == ("host",) else netns.named(name)
     sandbox = sandboxes.proposal(engine.changes, "container", name, path, spec.files)
-    files = spec.files
+    files = sandbox.files
     if shared is not None:
         files = shared.files
     elif files.hostname is None and path is not None:
@@ -266,6 +279,8 @@ def _propose(engine: Engine, spec: RunSpec) -> tuple[SandboxRecord, SandboxRecor
             # a record is UTF-8; what is run is spec.command, byte for byte
             command=tuple(os.fsencode(word).decode(errors="replace") for word in spec.command),
             labels=dict(spec.labels),
+            sysctls=dict(spec.sysctls),
+            exposed=tuple(f"{port.port}/{port.protocol}" for port in spec.expose),
             auto_remove=spec.auto_remove,
         ),
         shared,
@@ -301,15 +316,28 @@ def _plan(
         sandbox.files,
         on_host=sandbox.netns is None,
         internal=all(net.internal for net in nets),
-        host_gateway=engine.network(out).gateway if out else IPv4Address("127.0.0.1"),
+        ipv6=any(net.ipv6 for net in nets),
+        host_gateway=_host_gateway(engine, out),
     )
     own: steps.Plan = ()
     if sandbox.netns is not None:
         own = (
             steps.Netns(name=sandbox.name),
             steps.LinkUp(dev="lo", at=sandbox.netns, fresh=True),
+            # of lo, for that is there as soon as the namespace is, and goes with it
+            *(
+                steps.Sysctl(key=key, value=value, dev="lo", at=sandbox.netns, needed=True)
+                for key, value in spec.sysctls.items()
+            ),
         )
     return (*own, *made, log)
+
+
+def _host_gateway(engine: Engine, out: str | None) -> Address | None:
+    if out is None:
+        return IPv4Address("127.0.0.1")
+    net = engine.network(out)
+    return net.gateway(4) or net.gateway(6)
 
 
 def _log_of(sandbox: SandboxRecord) -> str:
@@ -367,9 +395,9 @@ def _finish(engine: Engine, sandbox: SandboxRecord, code: int) -> None:
 
 
 def is_running(sandbox: SandboxRecord) -> bool:
-    """Whether its command runs; namespaces without a command of ours count as running."""
+    """Whether its command runs; namespaces without a command of ours do until they are gone."""
     if sandbox.sort != "container":
-        return True
+        return sandbox.finished is None
     return sandbox.pid > 0 and process.alive(sandbox.pid, sandbox.start_time)
 
 
@@ -388,10 +416,10 @@ def execute(
     found = targets.resolve(engine.store, name)
     if isinstance(found, targets.Target):
         where: process.Process | str = found.path
-    elif found.sort != "container":
+    elif found.sort != "container" and is_running(found) and targets.is_there(found):
         assert found.netns is not None
         where = found.netns
-    elif is_running(found):
+    elif found.sort == "container" and is_running(found):
         where = process.Process(found.pid, found.start_time)
     else:
         raise Conflict(f"container {found.name} is not running")
@@ -399,12 +427,18 @@ def execute(
     return process.run_in(where, argv, env=full, workdir=workdir, interactive=interactive, tty=tty)
 
 
-def stop(engine: Engine, name: str, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
-    """Ask a container's command to end; end it after *timeout_s*."""
+def stop(
+    engine: Engine,
+    name: str,
+    *,
+    timeout_s: float = _STOP_TIMEOUT_S,
+    signum: int = signal.SIGTERM,
+) -> None:
+    """Ask a container's command to end, by *signum*; end it after *timeout_s*."""
     sandbox = engine.sandbox(name)
     if sandbox.sort != "container" or not is_running(sandbox):
         return
-    if not process.kill(sandbox.pid, sandbox.start_time, signal.SIGTERM, timeout_s):
+    if not process.kill(sandbox.pid, sandbox.start_time, signum, timeout_s):
         process.kill(sandbox.pid, sandbox.start_time, signal.SIGKILL, _KILL_TIMEOUT_S)
     _await_supervisor(engine, sandbox)
     engine.gc()
@@ -423,6 +457,8 @@ def _await_supervisor(engine: Engine, sandbox: SandboxRecord) -> None:
 def remove(engine: Engine, name: str, *, force: bool = False) -> None:
     """Forget a container, and undo whatever it still has; with *force* kill it first."""
     sandbox = engine.store.find(SandboxRecord, name)
+    if sandbox is None and (known := targets.of_origin(engine.store, name)):
+        sandbox = known[0]
     if sandbox is None:
         raise NotFound(f"no such container: {name}", hint="`netkit ps -a` lists them")
     if sandbox.sort == "container" and is_running(sandbox):

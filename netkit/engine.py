@@ -11,15 +11,14 @@ Locks are taken in one order: "host", a network, a sandbox, the store.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from ipaddress import IPv4Interface
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
+from netkit import config as configuration
 from netkit import (
     drivers,
     firewall,
@@ -34,11 +33,25 @@ from netkit import (
     targets,
 )
 from netkit.changes import Changes
-from netkit.errors import Conflict, Drift, Exhausted, InvalidSpec, KernelRefused, NetkitError
+from netkit.config import Config
+from netkit.errors import (
+    Conflict,
+    Drift,
+    Exhausted,
+    InvalidSpec,
+    KernelRefused,
+    NetkitError,
+    NotFound,
+)
 from netkit.kernel import Kernel
 from netkit.model import (
+    ChangeRecord,
     EndpointRecord,
+    EndRecord,
     HostRecord,
+    LinkRecord,
+    LinkSpec,
+    LoanRecord,
     NameFiles,
     NetworkRecord,
     NetworkSpec,
@@ -46,14 +59,19 @@ from netkit.model import (
     Request,
     SandboxRecord,
 )
-from netkit.ports import Ports
 from netkit.store import SqliteStore
 
 if TYPE_CHECKING:
     import ipam
+    from netkit import alterations
 
 STATE_DIR = "/var/lib/netkit"
 RUN_DIR = "/run/netkit"
+
+
+Verb = Literal[
+    "add address", "remove address", "add route", "remove route", "add rule", "remove rule"
+]
 
 
 class Engine:
@@ -64,12 +82,14 @@ class Engine:
         state_dir: str | None = None,
         run_dir: str | None = None,
         *,
+        config: Config | None = None,
         firewall_name: str | None = None,
-        address_pools: networks.Pools = (),
         kernel: Callable[[], Kernel] | None = None,
     ) -> None:
-        state_dir = state_dir or os.environ.get("NETKIT_STATE_DIR") or STATE_DIR
-        run_dir = run_dir or os.environ.get("NETKIT_RUN_DIR") or RUN_DIR
+        """*config* None is what file and environment say; *firewall_name* has to be the one."""
+        config = configuration.load().config if config is None else config
+        state_dir = state_dir or config.state_dir or STATE_DIR
+        run_dir = run_dir or config.run_dir or RUN_DIR
         for path in (state_dir, run_dir):
             if not path.startswith("/") or not path.isprintable():
                 raise InvalidSpec(
@@ -78,9 +98,8 @@ class Engine:
                 )
         self.store = SqliteStore(state_dir, run_dir)
         make = kernel or (lambda: Kernel(firewall.load(self._back_end(firewall_name))))
-        self.changes = Changes(self.store, make)
+        self.changes = Changes(self.store, make, config)
         self.dry_run = self.changes.dry_run
-        self.address_pools = address_pools
 
     def close(self) -> None:
         self.store.close()
@@ -89,13 +108,117 @@ class Engine:
         """The firewall the networks here were made with; the one asked for, if there are none."""
         tables = self.store.by_id(HostRecord, "tables")
         if tables is None or tables.firewall is None:
-            return asked or firewall.DEFAULT
+            return asked or self.changes.config.back_end or firewall.detect()
         if asked not in (None, tables.firewall):
             raise Conflict(
                 f"the networks here use firewall '{tables.firewall}', not '{asked}'",
                 hint=f"leave out --firewall, or remove all networks and create them with {asked}",
             )
         return tables.firewall
+
+    def _refuse_other_firewall(self, kernel: Kernel) -> None:
+        """What is made is made as configured, or not; what is there can always be removed."""
+        wanted = self.changes.config.back_end
+        if wanted not in (None, kernel.firewall.name):
+            raise Conflict(
+                f"the networks here use firewall '{kernel.firewall.name}', "
+                f"and '{wanted}' is configured",
+                hint="remove all networks first, or configure the one they use",
+            )
+
+    def firewall_rules(self, *, listed: bool = True) -> tuple[str, str]:
+        """The back end in use, and what its own program lists of ours."""
+        with self.changes.kernel() as kernel:
+            opened = self.store.by_id(HostRecord, "tables") is not None
+            text = kernel.firewall.listing() if listed and opened else ""
+            return kernel.firewall.name, text
+
+    def use_firewall(self, name: str) -> None:
+        """Move all rules to another back end; both are in force meanwhile, so nothing is open.
+
+        Each half is an intent: killed in between, the next call closes the one that is not used.
+        """
+        with self._job() as kernel, self.store.locked("host"), ExitStack() as locks:
+            for net in sorted(self.store.all(NetworkRecord), key=lambda net: net.id):
+                locks.enter_context(self.store.locked(net.id))
+            tables = self.store.by_id(HostRecord, "tables")
+            if tables is None:
+                raise Conflict(
+                    "there are no networks, hence no rules to move",
+                    hint=f"create the first one with --firewall {name}",
+                )
+            if tables.firewall == name:
+                raise Conflict(f"the networks here use firewall '{name}' already")
+            self._move(tables, name, kernel)
+
+    def _move(self, tables: HostRecord, name: str, kernel: Kernel) -> None:
+        former = tables.firewall or kernel.firewall.name
+        back_end = firewall.load(name)
+        own = steps.encode((steps.Tables(),) if back_end.script() else ())
+        moved = replace(tables, firewall=name, steps=own)
+        if tables.epoch != self.changes.epoch:  # a reboot took the rules; they come back as these
+            self.store.update(moved)
+            return
+        plans = self._plans()
+        rules = tuple(rule for _, plan in plans for rule in steps.held(plan))
+        # other tools' chains may be in the way of the one, and not of the other
+        with _translated(f"cannot use firewall '{name}'"):
+            found = kernel.obstacles(back_end)
+        old = [step for _, plan in plans for step in plan if isinstance(step, steps.Passage)]
+        new = steps.prepare((steps.BackEnd(name=name, rules=rules),), kernel)
+        coming = self._intent(name, (*new, *(way.through(found).but(way.obstacles) for way in old)))
+        with self.store.transaction():
+            self.store.put(coming)
+        self.changes.realise([coming], kernel, commit=False)
+        going = self._intent(former, (*(way.but(found) for way in old), steps.BackEnd(name=former)))
+        with self.store.transaction():
+            self.store.remove(coming)
+            self.store.put(going)
+            self.store.update(moved)
+            # what others have begun to remove meanwhile they remove from the former
+            left = [(record, plan) for record, plan in self._plans() if record.maker is None]
+            for record, plan in left:
+                now = [s.through(found) if isinstance(s, steps.Passage) else s for s in plan]
+                if tuple(now) != plan:
+                    self.store.update(replace(record, steps=steps.encode(now)))
+        held = {rule for _, plan in left for rule in steps.held(plan)}
+        if stale := [rule for rule in rules if rule not in held]:
+            with _translated(f"cannot take back what firewall '{name}' should not have"):
+                back_end.delete(stale)
+        self.changes.undo([going], kernel)
+        with suppress(OSError):
+            listing = "" if self.changes.dry else firewall.load(former).listing()
+            if "admin" in listing.lower():
+                self.changes.warn(
+                    f"your own rules in the admin chain of {former} have stayed there, without "
+                    f"effect: write them again for {name}"
+                )
+
+    def _plans(self) -> list[tuple[Record, steps.Plan]]:
+        """What is in force here, in the order it was made."""
+        return [
+            (record, steps.decode(record.steps))
+            for record in self._records()
+            if record.epoch == self.changes.epoch
+        ]
+
+    def _intent(self, name: str, plan: steps.Plan) -> HostRecord:
+        return HostRecord(
+            id=f"firewall {name}",
+            epoch=self.changes.epoch,
+            maker=self.changes.maker,
+            steps=steps.encode(plan),
+        )
+
+    def _records(self) -> list[Record]:
+        """Everything on record, each after what it stands on."""
+        return [
+            *self.store.all(HostRecord),
+            *self.store.all(NetworkRecord),
+            *self.store.all(SandboxRecord),
+            *self.store.all(EndpointRecord),
+            *self.store.all(LinkRecord),
+        ]
 
     # -- networks
 
@@ -110,8 +233,9 @@ class Engine:
             return self._create_network(spec, kernel)
 
     def _create_network(self, spec: NetworkSpec, kernel: Kernel) -> NetworkRecord:
+        self._refuse_other_firewall(kernel)
         with self.store.transaction(), _translated(f"cannot create network '{spec.name}'"):
-            net = networks.propose(self.changes, spec, kernel, self.address_pools)
+            net = networks.propose(self.changes, spec, kernel)
             records = self._with_plans(net, kernel)
             for record in records:
                 self.store.put(record)
@@ -128,13 +252,17 @@ class Engine:
     def default_network(self) -> NetworkRecord:
         """The network called "bridge", made on first use."""
         name = model.DEFAULT_NETWORK
+        if self.changes.config.bridge == configuration.NO_BRIDGE:
+            raise Conflict(
+                f'there is no default network: bridge = "{configuration.NO_BRIDGE}" is configured',
+                hint="name a network with --net",
+            )
         found = self.store.by_name(NetworkRecord, name)
         if found is not None:
             return found
         with self._job() as kernel, self.store.locked("host"):
             found = self.store.by_name(NetworkRecord, name)
-            spec = NetworkSpec(name, bridge=model.DEFAULT_BRIDGE)
-            return found or self._create_network(spec, kernel)
+            return found or self._create_network(networks.default(self.changes.config), kernel)
 
     @contextmanager
     def tentative_default(self) -> Iterator[None]:
@@ -162,27 +290,34 @@ class Engine:
                         f"network {net.name} has active endpoints: {names}",
                         hint="disconnect them first, or use --force",
                     )
-                for ep in endpoints:
+                for ep in self.changes.track(endpoints, "disconnecting"):
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
-                self.changes.undo([net, *recovery.unshared(self.changes, net)], kernel)
+                self.changes.undo([net, *self.changes.unshared(net)], kernel)
 
     def networks(self) -> list[NetworkRecord]:
         """All networks, oldest first, then the built-in ones."""
         recovery.recover(self.changes)
         return [*self.store.all(NetworkRecord), *networks.BUILT_IN]
 
-    def usage(self, net: NetworkRecord) -> ipam.Usage | None:
-        """How full a network's pool is: addresses in use, and dynamic ones still to be had."""
-        if net.subnet is None:
-            return None
+    def usage(self, net: NetworkRecord) -> list[tuple[model.Subnet, ipam.Usage]]:
+        """How full each subnet is: addresses in use, and dynamic ones still to be had."""
+        if not net.pools:
+            return []
         with self.store.transaction():
-            return self.changes.allocator(net).usage()
+            usages = [allocator.usage() for allocator in self.changes.allocators(net)]
+        return list(zip(net.pools, usages, strict=True))
 
     def _with_plans(self, net: NetworkRecord, kernel: Kernel) -> list[Record]:
         """The records of *net* and of the shared plans it is the first to want."""
         driver = drivers.load(net.driver)
+        records = self._shared(driver.shared(net), kernel)
+        plan = steps.prepare(driver.network(net), kernel)
+        return [*records, replace(net, steps=steps.encode(plan))]
+
+    def _shared(self, plans: Mapping[str, steps.Plan], kernel: Kernel) -> list[Record]:
+        """The records of those shared plans that nobody has wanted yet."""
         records: list[Record] = []
-        for name, plan in driver.shared(net).items():
+        for name, plan in plans.items():
             known = self.store.by_id(HostRecord, name)
             if known is not None and known.epoch == self.changes.epoch:
                 continue
@@ -190,14 +325,14 @@ class Engine:
             records.append(
                 HostRecord(
                     id=name,
+                    created=time.time(),
                     epoch=self.changes.epoch,
                     maker=self.changes.maker,
                     steps=prepared,
                     firewall=kernel.firewall.name if name == "tables" else None,
                 )
             )
-        plan = steps.prepare(driver.network(net), kernel)
-        return [*records, replace(net, steps=steps.encode(plan))]
+        return records
 
     def _revive(self, net: NetworkRecord, kernel: Kernel) -> NetworkRecord:
         """Add a network's plan again after a reboot took it."""
@@ -231,7 +366,10 @@ class Engine:
         """What is on record of a container or namespace."""
         found = targets.resolve(self.store, name)
         if isinstance(found, targets.Target):
-            raise Conflict(f"{name} is not connected to any network of netkit's")
+            before = sandboxes.earlier(self.store, found)
+            if before is None:
+                raise Conflict(f"{name} is not connected to any network of netkit's")
+            return before
         return found
 
     def connect(
@@ -274,9 +412,12 @@ class Engine:
                             )
                         return self._connect(net, known, request, kernel)
                 if isinstance(known, targets.Target):
+                    recovery.bury_earlier(self.changes, known, kernel)
                     with self.store.locked(known.id):
                         made = self.store.by_id(SandboxRecord, known.id)
-                        sandbox = made or sandboxes.foreign(self.changes, known, files)
+                        if made is None or made.finished:
+                            made = sandboxes.foreign(self.changes, known, files)
+                        sandbox = made
                         return self._connect(net, sandbox, request, kernel)
                 sandbox = sandboxes.named(self.changes, name, files)
                 with self.store.locked(sandbox.id):
@@ -290,31 +431,43 @@ class Engine:
         kernel: Kernel,
     ) -> EndpointRecord:
         """With the locks held. A sandbox that bears our maker and no record yet is made too."""
+        from netkit import endpoints, extras, grants  # lazily: nobody lists with these
+
         what = f"cannot connect {sandbox.name} to network '{net.name}'"
         try:
-            with self.store.transaction(), _translated(what):
+            with (
+                _translated(what),
+                grants.asked(self.changes, net, sandbox, request, kernel) as granted,
+                self.store.transaction(),
+            ):
                 new: list[Record] = []
+                self.changes.come_back(sandbox, net)
                 if self.store.by_id(SandboxRecord, sandbox.id) is None:
                     plan = steps.prepare(sandboxes.plan(sandbox, net), kernel)
                     sandbox = replace(sandbox, steps=steps.encode(plan))
                     new.append(sandbox)
                     self.store.put(sandbox)
-                ep = self._propose_endpoint(net, sandbox, request, kernel)
+                ep = endpoints.propose(self.changes, net, sandbox, request, kernel, granted)
                 others = self.store.all(EndpointRecord, sandbox=sandbox.id)
                 plan = (
-                    *drivers.load(net.driver).endpoint(net, ep),
+                    *extras.combined(
+                        drivers.load(net.driver).endpoint(net, ep), extras.plan(net, ep)
+                    ),
                     *gateway.arriving(self.store, ep, others),
                     *sandboxes.entries(sandbox, ep),
                 )
                 ep = replace(ep, steps=steps.encode(steps.prepare(plan, kernel)))
                 new.append(ep)
                 self.store.put(ep)
+                if granted is not None:
+                    self.store.remove(granted.loan)
         except (Conflict, Exhausted):
             # the dead may hold what is missing: bury them, and try once more
             if self.changes.dry or not recovery.collect(self.changes, kernel, skip=sandbox.id):
                 raise
             return self._connect(net, sandbox, request, kernel)
         self.changes.realise(new, kernel)
+        self.changes.has_come_back(sandbox.id, net.id)
         return self.store.get(EndpointRecord, ep.id)
 
     def _refuse_taken(self, name: str, kernel: Kernel) -> None:
@@ -329,9 +482,68 @@ class Engine:
     def _reachable(self, sandbox: SandboxRecord) -> SandboxRecord:
         """The record as it is now; *sandbox* may know a newer path to the same namespace."""
         found = self.store.get(SandboxRecord, sandbox.id)
-        if found.finished is not None:
-            raise Conflict(f"container {found.name} is not running")
+        if found.finished is not None or not targets.is_there(sandbox):
+            raise Conflict(
+                f"container {found.name} is not running",
+                hint="start it again; `netkit gc` removes what it left",
+            )
         return replace(found, netns=sandbox.netns, pid=sandbox.pid)
+
+    # -- what changes of an endpoint while it lives
+
+    def alter(
+        self,
+        target: str,
+        verb: Verb,
+        text: str,
+        *,
+        network: str | None = None,
+        ifname: str | None = None,
+    ) -> EndpointRecord:
+        """Give a live endpoint an address, a route or a rule, or take one from it.
+
+        An address of its subnet is leased, any other let through. *network* or *ifname* say which
+        endpoint, if *target* has several. The change is on record for as long as the kernel's part
+        takes.
+        """
+        from netkit import alterations
+
+        with self._job() as kernel:
+            sandbox = self.sandbox(target)
+            ep = alterations.meant(self.store, sandbox, text, network, ifname)
+            with self.store.locked(ep.network, shared=True), self.store.locked(sandbox.id):
+                self._reachable(sandbox)
+                ep = self.store.get(EndpointRecord, ep.id)
+                net = self.store.get(NetworkRecord, ep.network)
+                with self.store.transaction(), _translated(f"cannot {verb} {text} of {ep.owner}"):
+                    wanted = alterations.propose(verb, self.changes, net, ep, text)
+                    change = self._change(wanted, kernel)
+                if change.after is None:
+                    self.changes.undo([change], kernel)
+                else:
+                    self.changes.realise([change], kernel)
+                return self.store.get(EndpointRecord, ep.id)
+
+    def _change(self, wanted: alterations.Alteration, kernel: Kernel) -> ChangeRecord:
+        """The intent: what is to be deleted, if this is not the end of it."""
+        change = ChangeRecord(
+            id=naming.new_id(),
+            created=time.time(),
+            epoch=self.changes.epoch,
+            maker=self.changes.maker,
+            network=wanted.after.network,
+            leases=dict(wanted.leases),
+        )
+        if wanted.gone is not None:
+            change = replace(change, steps=steps.encode(wanted.gone))
+            self.store.update(wanted.after)
+        else:
+            added = steps.prepare(wanted.added, kernel)
+            plan = (*steps.decode(wanted.after.steps), *added)
+            after = replace(wanted.after, steps=steps.encode(plan))
+            change = replace(change, steps=steps.encode(added), after=after)
+        self.store.put(change)
+        return change
 
     def disconnect(self, network: str, target: str) -> None:
         """Take a sandbox off a network. A namespace made by connect goes with its last one."""
@@ -344,13 +556,65 @@ class Engine:
                     for ep in self.store.all(EndpointRecord, sandbox=sandbox.id)
                     if ep.network == net.id
                 ]
-                if not found:
+                if any(former.network == net.id for former in sandbox.former):
+                    with self.store.transaction():
+                        self.changes.come_back(sandbox, net)
+                    self.changes.has_come_back(sandbox.id, net.id)
+                elif not found:
                     raise Conflict(
                         f"container {sandbox.name} is not connected to network {net.name}",
                         hint=f"`netkit inspect {sandbox.name}` shows its networks",
                     )
                 for ep in found:
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
+
+    def reattach(self, target: str) -> list[EndpointRecord]:
+        """Connect an engine's container that came back to the networks it had, as it was.
+
+        Addresses, MACs, interface names and ports are the same, or it is refused. Past failures;
+        what failed can be tried again. The endpoints made.
+        """
+        record = self.store.find(SandboxRecord, target)
+        origin = record.origin if record and record.origin else target
+        with self._job() as kernel:
+            known = targets.resolve(self.store, origin)
+            if isinstance(known, targets.Target):
+                recovery.bury_earlier(self.changes, known, kernel)
+                record = sandboxes.earlier(self.store, known)
+            else:
+                record = self._reachable(known)
+        if record is None or record.origin is None:
+            raise NotFound(
+                f"nothing is on record of networks '{target}' had",
+                hint="`netkit connect` connects it to the first",
+            )
+        there = {ep.network for ep in self.endpoints(sandbox=record.id)}
+        made: list[EndpointRecord] = []
+        failed: list[NetkitError] = []
+        for former in record.former:
+            if former.network in there:
+                self._forget_former(origin, former.network)
+                continue
+            try:
+                if self.store.by_id(NetworkRecord, former.network) is None:
+                    self._forget_former(origin, former.network)
+                    raise NotFound(
+                        f"cannot connect {record.name} to network '{former.name}' again: "
+                        "there is no such network any more",
+                        hint="it will not be tried again; connect it to another",
+                    )
+                made.append(self.connect(former.network, origin, former.request))
+            except NetkitError as error:
+                failed.append(error)
+        if failed:
+            for other in failed[1:]:
+                failed[0].add_note(f"and {other}")
+            raise failed[0]
+        return made
+
+    def _forget_former(self, origin: str, network: str) -> None:
+        for sandbox in targets.of_origin(self.store, origin):
+            self.changes.has_come_back(sandbox.id, network)
 
     def create_sandbox(self, sandbox: SandboxRecord, plan: steps.Plan) -> SandboxRecord:
         """Put a container on record and make what it needs; it stays an intent until it runs."""
@@ -407,106 +671,76 @@ class Engine:
         recovery.recover(self.changes)
         return self.store.all(SandboxRecord)
 
-    def _propose_endpoint(
-        self, net: NetworkRecord, sandbox: SandboxRecord, request: Request, kernel: Kernel
-    ) -> EndpointRecord:
-        """The endpoint *request* becomes, with its address leased and its ports claimed."""
+    # -- links
+
+    def create_link(self, spec: LinkSpec) -> LinkRecord:
+        """Join two sandboxes, or one and the host, by a wire of their own."""
+        from netkit import links
+        from netkit.drivers import p2p
+
+        what = " and ".join(end.target for end in spec.ends)
+        with self._job() as kernel, ExitStack() as locks:
+            known = [
+                None if end.target == links.HOST else targets.resolve(self.store, end.target)
+                for end in spec.ends
+            ]
+            ids = sorted({each.id for each in known if each is not None})
+            if len(ids) + known.count(None) < 2 or not ids:
+                raise InvalidSpec(
+                    f"cannot link {what:.80}: these are one and the same",
+                    hint="give two containers, or a container and `host`",
+                )
+            if None in known:
+                locks.enter_context(self.store.locked("host"))
+            for id in ids:
+                locks.enter_context(self.store.locked(id))
+            with self.store.transaction(), _translated(f"cannot link {what}"):
+                new: list[Record] = []
+                found = [each and self._linkable(each, new, kernel) for each in known]
+                link = links.propose(self.changes, spec, found, kernel)
+                shared = self._shared(p2p.shared(link), kernel)
+                plan = steps.prepare(p2p.plan(link), kernel)
+                link = replace(link, steps=steps.encode(plan))
+                new = [*shared, *new, link, *links.ends(self.changes, link)]
+                for record in new:
+                    self.store.put(record)
+            self.changes.realise(new, kernel)
+        return replace(link, maker=None)
+
+    def _linkable(
+        self, known: SandboxRecord | targets.Target, new: list[Record], kernel: Kernel
+    ) -> SandboxRecord:
+        """The sandbox at one end; one nothing is on record of is made, and one of *new*."""
+        if isinstance(known, targets.Target):
+            made = self.store.by_id(SandboxRecord, known.id)
+            if made is not None and not made.finished:
+                return made
+            sandbox = sandboxes.foreign(self.changes, known, NameFiles())
+            if (before := self.store.by_name(SandboxRecord, sandbox.name)) is not None:
+                self.store.remove(before)  # its earlier life: what is remembered of it goes over
+            plan = steps.prepare((steps.LinkUp(dev="lo", at=sandbox.netns),), kernel)
+            new.append(replace(sandbox, steps=steps.encode(plan)))
+            return sandbox
+        sandbox = self._reachable(known)
         if sandbox.netns is None:
-            raise Conflict(f"container {sandbox.name} uses the host's network")
-        others = self.store.all(EndpointRecord, sandbox=sandbox.id)
-        if any(ep.network == net.id for ep in others):
             raise Conflict(
-                f"endpoint with name {sandbox.name} already exists in network {net.name}"
+                f"container {sandbox.name} uses the host's network", hint="link to `host` instead"
             )
-        if any(ep.network in networks.BUILT_IN_IDS for ep in others):
-            raise Conflict(f"container {sandbox.name} was run without a network (--net none)")
-        if net.internal and request.ports:
-            raise InvalidSpec(
-                f"cannot publish ports on network '{net.name}': it is internal",
-                hint="publish on another network, or create this one without --internal",
-            )
-        id = naming.new_id()
-        ifname = self._ifname(sandbox, others, request, kernel)
-        host_ifname = request.host_ifname or naming.host_ifname(sandbox.id, ifname)
-        if request.host_ifname and kernel.netlink().link(host_ifname):
-            raise Conflict(
-                f"an interface named '{host_ifname}' exists already on the host",
-                hint="choose another --host-ifname, or leave it out",
-            )
-        owner = f"{sandbox.name}/{ifname}"
-        address = None if request.addressless else self._lease(net, owner, sandbox, request)
-        mac = request.mac or (
-            naming.mac_of(address.ip) if address else naming.bridge_mac(f"{sandbox.id}/{ifname}")
-        )
-        ep = EndpointRecord(
-            id=id,
-            created=time.time(),
-            epoch=self.changes.epoch,
-            maker=self.changes.maker,
-            network=net.id,
-            sandbox=sandbox.id,
-            ifname=ifname,
-            host_ifname=host_ifname,
-            netns=sandbox.netns,
-            mac=mac,
-            host_mac=naming.bridge_mac(id),
-            owner=owner,
-            static=request.address is not None,
-            address=address,
-            gateway=None if net.internal or address is None else net.gateway,
-            gateway_priority=request.gateway_priority,
-            ports=self._claim(net, id, request, kernel),
-        )
-        theirs = any(other.leads_out for other in others) or gateway.may_have(sandbox, kernel)
-        return replace(ep, leads_out=ep.gateway is not None and theirs)
+        return sandbox
 
-    def _ifname(
-        self,
-        sandbox: SandboxRecord,
-        others: Sequence[EndpointRecord],
-        request: Request,
-        kernel: Kernel,
-    ) -> str:
-        taken = {ep.ifname for ep in others}
-        assert sandbox.netns is not None
-        if kernel.exists(sandbox.netns):
-            taken |= {link.name for link in kernel.netlink(sandbox.netns).links()}
-        if request.ifname is None:
-            return next(name for n in range(1 << 16) if (name := f"eth{n}") not in taken)
-        if request.ifname in taken:
-            raise Conflict(
-                f"container {sandbox.name} has an interface '{request.ifname}' already",
-                hint="choose another --ifname, or leave it out",
-            )
-        return request.ifname
+    def delete_link(self, name: str) -> None:
+        """Take a link down. A namespace that is on record for its sake only is forgotten."""
+        with self._job() as kernel:
+            self.changes.undo([self.store.get(LinkRecord, name)], kernel)
 
-    # -- leases and claims
-
-    def _lease(
-        self, net: NetworkRecord, owner: str, sandbox: SandboxRecord, request: Request
-    ) -> IPv4Interface:
-        import ipam
-
-        who = ipam.Owner(owner, self.changes.epoch, sandbox.netns or "")
-        leased = self.changes.allocator(net).lease(who, request.address)
-        assert isinstance(leased, IPv4Interface)
-        return leased
-
-    def _claim(
-        self, net: NetworkRecord, id: str, request: Request, kernel: Kernel
-    ) -> tuple[model.PortMapping, ...]:
-        if not request.ports:
-            return ()
-        claims = Ports(self.store.connection)
-        return tuple(
-            claims.claim(
-                id,
-                replace(spec, address=spec.address or net.host_binding),
-                kernel,
-                self.changes.owner_name,
-            )
-            for spec in request.ports
-        )
+    def links(self, *, sandbox: str | None = None) -> list[LinkRecord]:
+        """All links, oldest first, perhaps those of one sandbox only."""
+        recovery.recover(self.changes)
+        if sandbox is None:
+            return self.store.all(LinkRecord)
+        ends = self.store.all(EndRecord, sandbox=sandbox)
+        found = (self.store.by_id(LinkRecord, end.network) for end in ends)
+        return [link for link in found if link is not None]
 
     # -- recovery and check
 
@@ -523,10 +757,15 @@ class Engine:
     def gc(self) -> list[str]:
         """Undo what is left of dead processes, containers and namespaces; say what that was."""
         with self._job() as kernel:
-            return [
+            found = [
                 record.owner if isinstance(record, EndpointRecord) else record.name or record.id
                 for record in recovery.collect(self.changes, kernel)
             ]
+            for loan in self.store.all(LoanRecord):
+                if loan.maker is None:
+                    self.changes.settle(loan.id)
+                    found.append(loan.owner)
+            return found
 
     def _living(self, endpoints: Sequence[EndpointRecord], kernel: Kernel) -> list[EndpointRecord]:
         """Those endpoints that still exist once the dead are buried."""
@@ -538,20 +777,20 @@ class Engine:
         """Where the kernel is not as the records say: of a container or network, or of all."""
         records: list[Record] = []
         if name is None:
-            records += self.store.all(HostRecord)
-            records += self.store.all(NetworkRecord)
-            records += self.store.all(SandboxRecord)
-            records += self.store.all(EndpointRecord)
+            records = self._records()
         elif (net := self.store.find(NetworkRecord, name)) is not None:
             records += [*self.store.all(HostRecord), net]
             records += self.store.all(EndpointRecord, network=net.id)
+        elif (link := self.store.by_name(LinkRecord, name)) is not None:
+            records.append(link)
         else:
             sandbox = self.sandbox(name)
             records += [sandbox, *self.store.all(EndpointRecord, sandbox=sandbox.id)]
+            records += self.links(sandbox=sandbox.id)
         with self.changes.kernel() as kernel:
             return [
                 drift
-                for record in records
+                for record in self.changes.track(records, "checking")
                 if record.epoch == self.changes.epoch
                 for drift in steps.check(steps.decode(record.steps), kernel)
             ]
@@ -573,6 +812,8 @@ def _translated(what: str) -> Iterator[None]:
         errors.PoolExhausted: Exhausted,
         errors.AddressInUse: Conflict,
         errors.PoolOverlap: Conflict,
+        errors.PluginRefused: Conflict,
+        errors.PluginFailed: KernelRefused,
     }
     try:
         yield

@@ -7,8 +7,7 @@ Source   Docker for their content (netkit.dns); ip-netns(8) for /etc/netns
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
+from netkit.addresses import Address
 from netkit.dns import hosts, resolvconf
 from netkit.model import NameFiles
 from netkit.steps import BindMount, Directory, File, Plan, Step
@@ -24,7 +23,8 @@ def plan(
     *,
     on_host: bool = False,
     internal: bool = False,
-    host_gateway: IPv4Address | None = None,
+    ipv6: bool = False,
+    host_gateway: Address | None = None,
 ) -> Plan:
     """The directory and the files in it. *on_host*: the sandbox shares the host's network."""
     extra = [hosts.parse_extra(entry, host_gateway=host_gateway) for entry in files.extra_hosts]
@@ -34,8 +34,8 @@ def plan(
             text = hosts.add(text, address, (name,))
         servers = _read(_RESOLV_CONF) if not files.given else resolvconf.render(_resolv(files))
     else:
-        text = hosts.render(extra=extra)
-        servers = resolvconf.render(_resolv(files, internal))
+        text = hosts.render(extra=extra, ipv6=ipv6)
+        servers = resolvconf.render(_resolv(files, internal, ipv6))
     steps: list[Step] = [
         Directory(path=directory),
         File(path=f"{directory}/hosts", content=text),
@@ -67,13 +67,14 @@ def nameservers() -> list[str]:
     return [*resolvconf.parse(_host_resolv_conf()).nameservers]
 
 
-def _resolv(files: NameFiles, internal: bool = False) -> resolvconf.ResolvConf:
+def _resolv(files: NameFiles, internal: bool = False, ipv6: bool = False) -> resolvconf.ResolvConf:
     return resolvconf.for_sandbox(
         _host_resolv_conf(),
         dns=files.servers,
         search=files.search,
         options=files.options,
         internal=internal,
+        ipv6=ipv6,
     )
 
 

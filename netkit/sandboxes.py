@@ -11,11 +11,13 @@ import time
 from msgspec.structs import replace
 
 from netkit import model, namefiles, naming, steps, targets
+from netkit.addresses import Address
 from netkit.changes import Changes
 from netkit.dns import hosts
 from netkit.errors import Conflict, InvalidSpec
 from netkit.kernel import netns
-from netkit.model import EndpointRecord, NameFiles, NetworkRecord, SandboxRecord
+from netkit.model import EndpointRecord, Former, NameFiles, NetworkRecord, SandboxRecord
+from netkit.store import SqliteStore
 
 
 def named(changes: Changes, name: str | None, files: NameFiles) -> SandboxRecord:
@@ -42,10 +44,24 @@ def foreign(changes: Changes, target: targets.Target, files: NameFiles) -> Sandb
             hint=f"write them to /etc/netns/{target.name}, or connect to pid:N",
         )
     name = target.name
-    if changes.store.by_name(SandboxRecord, name):
+    former: tuple[Former, ...] = ()
+    before = earlier(changes.store, target)
+    if before is not None:
+        name, former = before.name, before.former
+        files = files if files.given else before.files
+    elif changes.store.by_name(SandboxRecord, name):
         name = f"{name}-{target.id[:6]}"
     record = proposal(changes, target.sort, name, target.path, files)
-    return replace(record, id=target.id, identity=target.identity, pid=target.pid)
+    record = replace(record, id=target.id, identity=target.identity, pid=target.pid)
+    return replace(record, origin=target.origin, former=former)
+
+
+def earlier(store: SqliteStore, target: targets.Target) -> SandboxRecord | None:
+    """What is on record of a container that ended and now is *target*."""
+    if target.origin is None:
+        return None
+    found = targets.of_origin(store, target.origin)
+    return next((sandbox for sandbox in found if sandbox.finished is not None), None)
 
 
 def proposal(
@@ -53,6 +69,14 @@ def proposal(
 ) -> SandboxRecord:
     """A sandbox record as yet unknown to the store."""
     id = naming.new_id()
+    if files.given or sort in ("container", "named"):  # others keep the files they have
+        config = changes.config
+        files = replace(
+            files,
+            servers=files.servers or config.dns,
+            search=files.search or config.dns_search,
+            options=files.options or config.dns_opts,
+        )
     return SandboxRecord(
         id=id,
         name=name,
@@ -86,7 +110,8 @@ def plan(sandbox: SandboxRecord, net: NetworkRecord) -> steps.Plan:
                 f"{namefiles.NETNS_ETC}/{sandbox.name}",
                 sandbox.files,
                 internal=net.internal,
-                host_gateway=net.gateway,
+                ipv6=net.ipv6,
+                host_gateway=_gateway(net),
             ),
         )
     up = (steps.LinkUp(dev="lo", at=sandbox.netns),)
@@ -94,21 +119,32 @@ def plan(sandbox: SandboxRecord, net: NetworkRecord) -> steps.Plan:
         return up
     assert sandbox.directory is not None
     made = namefiles.plan(
-        sandbox.directory, sandbox.files, internal=net.internal, host_gateway=net.gateway
+        sandbox.directory,
+        sandbox.files,
+        internal=net.internal,
+        ipv6=net.ipv6,
+        host_gateway=_gateway(net),
     )
     return (*up, *made, *namefiles.inject(sandbox.directory, sandbox.files, sandbox.pid))
 
 
 def entries(sandbox: SandboxRecord, ep: EndpointRecord) -> steps.Plan:
-    """The sandbox's own name in its hosts file, at this endpoint's address."""
+    """The sandbox's own name in its hosts file, at each of this endpoint's addresses."""
     path = _hosts_file(sandbox)
-    if path is None or ep.address is None:
+    if path is None:
         return ()
     if sandbox.files.hostname is not None:
         names = hosts.own_names(sandbox.files.hostname, sandbox.files.domainname)
     else:
         names = (sandbox.name,)
-    return (steps.HostsEntry(path=path, address=ep.address.ip, names=names),)
+    return tuple(
+        steps.HostsEntry(path=path, address=address.ip, names=names) for address in ep.addresses
+    )
+
+
+def _gateway(net: NetworkRecord) -> Address | None:
+    """Where `host-gateway` leads: the host, by IPv4 if it can be."""
+    return net.gateway(4) or net.gateway(6)
 
 
 def _hosts_file(sandbox: SandboxRecord) -> str | None:

@@ -25,16 +25,36 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
 
 from netkit import model
 from netkit.errors import Conflict, KernelRefused, NotFound
-from netkit.model import EndpointRecord, HostRecord, NetworkRecord, Record, SandboxRecord
+from netkit.model import (
+    ChangeRecord,
+    EndpointRecord,
+    EndRecord,
+    HostRecord,
+    LinkRecord,
+    LoanRecord,
+    NetworkRecord,
+    Record,
+    SandboxRecord,
+)
 
-R = TypeVar("R", HostRecord, NetworkRecord, SandboxRecord, EndpointRecord)
+R = TypeVar(
+    "R",
+    HostRecord,
+    NetworkRecord,
+    SandboxRecord,
+    EndpointRecord,
+    LinkRecord,
+    EndRecord,
+    ChangeRecord,
+    LoanRecord,
+)
 
 _VERSION = 1
 _WAIT_S = 5.0
@@ -124,6 +144,28 @@ class SqliteStore:
         if found == 0:
             connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
 
+    def peek(self, kind: type[Record]) -> list[tuple[str, str]]:
+        """Name and id of every record of a kind, for somebody who types: nothing is made, changed
+        or waited for, and what cannot be read is not there.
+        """
+        from urllib.parse import quote
+
+        try:
+            lock = os.open(f"{self._path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return []
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # what SQLite needs beside a WAL it makes, so the lock is held until it is gone again
+            uri = f"file:{quote(self._path)}?mode=rw"
+            with closing(sqlite3.connect(uri, uri=True, timeout=0)) as db:
+                sql = "SELECT name, id FROM record WHERE kind=? AND name IS NOT NULL ORDER BY name"
+                return db.execute(sql, (kind.kind,)).fetchall()
+        except (OSError, sqlite3.Error):
+            return []
+        finally:
+            os.close(lock)
+
     # -- locks
 
     @contextmanager
@@ -151,19 +193,50 @@ class SqliteStore:
 
         Each is a byte of one file, so there is no lock file a name, and none to clean up.
         """
-        private_directory(self.run_dir)
-        fd = os.open(os.path.join(self.run_dir, "lock"), _LOCK_FLAGS, 0o600)
-        try:
-            kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-            byte = 0 if name == "host" else int(name[:15], 16)
-            # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for a lock of this open file)
-            lock = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
-
-            def take(wait: bool) -> None:
-                fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, lock)
-
+        with self._lock(name, fcntl.F_RDLCK if shared else fcntl.F_WRLCK) as (_, take):
             _wait_for(take, name, _LOCKED_WAIT_S)
             yield
+
+    @contextmanager
+    def heritable(self, name: str, *, wait: bool = True) -> Iterator[int | None]:
+        """Hold the lock *name* by a descriptor: a child that inherits it holds the lock for as long
+        as it lives, even when we do not. None, unless *wait*: somebody else has it.
+        """
+        with self._lock(name, fcntl.F_WRLCK) as (fd, take):
+            try:
+                _wait_for(take, name, _LOCKED_WAIT_S) if wait else take(False)
+            except BlockingIOError:
+                yield None
+            else:
+                yield fd
+
+    @contextmanager
+    def locked_if_free(self, name: str) -> Iterator[bool]:
+        """Hold the lock *name* if nobody does; whether it is held. It waits for nobody, so it may
+        be asked for out of order.
+        """
+        with self._lock(name, fcntl.F_WRLCK) as (_, take):
+            try:
+                take(False)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    @contextmanager
+    def _lock(self, name: str, kind: int) -> Iterator[tuple[int, Callable[[bool], None]]]:
+        """A descriptor for the lock *name*, and what takes it for as long as that is open."""
+        private_directory(self.run_dir)
+        fd = os.open(os.path.join(self.run_dir, "lock"), _LOCK_FLAGS, 0o600)
+        byte = 0 if name == "host" else int(name[:15], 16)
+        # struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for a lock of this open file)
+        lock = struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, 1, 0)
+
+        def take(wait: bool) -> None:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, lock)
+
+        try:
+            yield fd, take
         finally:
             os.close(fd)
 
@@ -221,7 +294,9 @@ class SqliteStore:
 
     def by_name(self, kind: type[R], name: str) -> R | None:
         """By this very name: an id that begins so does not count."""
-        rows = self._rows("kind=? AND name=?", kind.kind, name) if self.exists() else []
+        if not name.isascii() or not self.exists():  # nothing is called so; see find
+            return None
+        rows = self._rows("kind=? AND name=?", kind.kind, name)
         return _record(kind, rows[0]) if rows else None
 
     def by_id(self, kind: type[R], id: str) -> R | None:
@@ -254,10 +329,14 @@ class SqliteStore:
             return []
         rows = self._rows("maker IS NOT NULL")
         return [
+            *(_record(ChangeRecord, row) for row in rows if row[0] == ChangeRecord.kind),
+            *(_record(LinkRecord, row) for row in rows if row[0] == LinkRecord.kind),
+            *(_record(EndRecord, row) for row in rows if row[0] == EndRecord.kind),
             *(_record(EndpointRecord, row) for row in rows if row[0] == EndpointRecord.kind),
             *(_record(SandboxRecord, row) for row in rows if row[0] == SandboxRecord.kind),
             *(_record(NetworkRecord, row) for row in rows if row[0] == NetworkRecord.kind),
             *(_record(HostRecord, row) for row in rows if row[0] == HostRecord.kind),
+            *(_record(LoanRecord, row) for row in rows if row[0] == LoanRecord.kind),
         ]
 
     def _rows(self, where: str, *values: str) -> list[tuple[str, str | None, str]]:
@@ -268,8 +347,11 @@ class SqliteStore:
 
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOUNS = {"network": "network", "sandbox": "container", "endpoint": "endpoint", "host": "level"}
+_NOUNS |= {"link": "link", "end": "end of a link", "change": "change"}
+_NOUNS |= {"loan": "lease of a plugin"}
 _LISTS = {"network": "`netkit network ls` lists them", "sandbox": "`netkit ps -a` lists them"}
-_LISTS |= {"endpoint": "", "host": ""}
+_LISTS |= {"endpoint": "", "host": "", "link": "`netkit link ls` lists them", "end": ""}
+_LISTS |= {"change": "", "loan": ""}
 
 
 def _record(kind: type[R], row: tuple[str, str | None, str]) -> R:

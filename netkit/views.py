@@ -7,13 +7,24 @@ Source   docker inspect, docker network inspect, docker ps --format json
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from netkit import containers, gateway
+from netkit import containers, drivers, gateway, sysctls, targets
+from netkit.addresses import Interface, bracketed, spans
 from netkit.engine import Engine
 from netkit.errors import NetkitError
 from netkit.kernel import netns
-from netkit.model import EndpointRecord, NetworkRecord, PortMapping, SandboxRecord
+from netkit.model import (
+    EndpointRecord,
+    LinkRecord,
+    NetworkRecord,
+    PortMapping,
+    SandboxRecord,
+    Subnet,
+)
+
+if TYPE_CHECKING:
+    import ipam
 
 View = dict[str, Any]
 
@@ -29,8 +40,8 @@ def network_row(net: NetworkRecord) -> View:
         "Driver": "null" if net.driver == "none" else net.driver,
         "Scope": "local",
         "Internal": str(net.internal).lower(),
-        "IPv4": str(net.subnet is not None).lower(),
-        "IPv6": "false",
+        "IPv4": str(4 in net.versions).lower(),
+        "IPv6": str(6 in net.versions).lower(),
         "Labels": ",".join(f"{key}={value}" for key, value in net.labels.items()),
         "CreatedAt": _time(net.created),
     }
@@ -38,23 +49,8 @@ def network_row(net: NetworkRecord) -> View:
 
 def network(engine: Engine, net: NetworkRecord) -> View:
     """`network inspect`."""
-    config: dict[str, Any] = {}
-    status: dict[str, Any] = {}
-    if net.subnet is not None:
-        config = {"Subnet": str(net.subnet), "Gateway": str(net.gateway)}
-        if net.ip_range is not None:
-            config["IPRange"] = str(net.ip_range)
-        if net.reserved:
-            config["AuxiliaryAddresses"] = {name: str(ip) for name, ip in net.reserved.items()}
-        usage = engine.usage(net)
-        assert usage is not None
-        # Docker counts what cannot be handed out as in use: network, broadcast, gateway, reserved
-        held = {net.gateway, *net.reserved.values()}
-        if net.subnet.prefixlen < 31:
-            held |= {net.subnet.network_address, net.subnet.broadcast_address}
-        in_use = usage.in_use + len(held)
-        counts = {"IPsInUse": in_use, "DynamicIPsAvailable": usage.available}
-        status = {"IPAM": {"Subnets": {str(net.subnet): counts}}}
+    usages = engine.usage(net)
+    counts = {str(pool.subnet): _usage(pool, usage) for pool, usage in usages}
     members = {}
     for ep in engine.endpoints(network=net.id):
         sandbox = engine.store.by_id(SandboxRecord, ep.sandbox)
@@ -62,8 +58,8 @@ def network(engine: Engine, net: NetworkRecord) -> View:
             "Name": sandbox.name if sandbox else "",
             "EndpointID": ep.id,
             "MacAddress": ep.mac,
-            "IPv4Address": str(ep.address or ""),
-            "IPv6Address": "",
+            "IPv4Address": str(ep.address(4) or ""),
+            "IPv6Address": str(ep.address(6) or ""),
         }
     return {
         "Name": net.name,
@@ -71,16 +67,82 @@ def network(engine: Engine, net: NetworkRecord) -> View:
         "Created": _time(net.created),
         "Scope": "local",
         "Driver": "null" if net.driver == "none" else net.driver,
-        "EnableIPv4": net.subnet is not None,
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": {}, "Config": [config] if config else []},
+        "EnableIPv4": 4 in net.versions,
+        "EnableIPv6": 6 in net.versions,
+        "IPAM": {
+            "Driver": "null" if net.ipam == "none" else net.ipam,
+            "Options": net.ipam_options,
+            "Config": [_pool(pool) for pool in net.pools],
+        },
         "Internal": net.internal,
         "Attachable": False,
         "Ingress": False,
         "Containers": members,
         "Options": net.options,
         "Labels": net.labels,
-        "Status": status,
+        "Status": {"IPAM": {"Subnets": counts}} if counts else {},
+    }
+
+
+def _pool(pool: Subnet) -> View:
+    shown: View = {"Subnet": str(pool.subnet)}
+    if pool.gateway is not None:
+        shown["Gateway"] = str(pool.gateway)
+    if pool.ranges:
+        shown["IPRange"] = ",".join(spans(pool.ranges))
+    if pool.reserved:
+        shown["AuxiliaryAddresses"] = {name: str(ip) for name, ip in pool.reserved.items()}
+    return shown
+
+
+def _usage(pool: Subnet, usage: ipam.Usage) -> View:
+    # Docker counts what cannot be handed out as in use: network, broadcast, gateway, reserved
+    held = {pool.gateway, *pool.reserved.values()} - {None}
+    subnet = pool.subnet
+    if subnet.num_addresses > 2:
+        held.add(subnet.network_address)
+        if subnet.version == 4:
+            held.add(subnet.broadcast_address)
+    return {"IPsInUse": usage.in_use + len(held), "DynamicIPsAvailable": usage.available}
+
+
+# -- links
+
+
+def link_row(link: LinkRecord) -> View:
+    """A line of `link ls`."""
+    a, b = link.ends
+    return {
+        "ID": link.short_id,
+        "Name": link.name,
+        "A": str(a),
+        "AddressA": ",".join(map(str, a.addresses)),
+        "B": str(b),
+        "AddressB": ",".join(map(str, b.addresses)),
+        "MTU": str(link.mtu),
+        "CreatedAt": _time(link.created),
+    }
+
+
+def link(found: LinkRecord) -> View:
+    """`link inspect`."""
+    return {
+        "Name": found.name,
+        "Id": found.id,
+        "Created": _time(found.created),
+        "MTU": found.mtu,
+        "Ends": [
+            {
+                "Container": end.container,
+                "ContainerID": end.sandbox or "",
+                "Host": end.sandbox is None,
+                "SandboxKey": end.netns or "",
+                "InterfaceName": end.ifname,
+                "MacAddress": end.mac,
+                "Addresses": [str(address) for address in end.addresses],
+            }
+            for end in found.ends
+        ],
     }
 
 
@@ -107,7 +169,8 @@ def container_row(engine: Engine, sandbox: SandboxRecord) -> View:
 def container(engine: Engine, sandbox: SandboxRecord) -> View:
     """`inspect` of a container or namespace."""
     endpoints = engine.endpoints(sandbox=sandbox.id)
-    networks = {engine.network(ep.network).name: _endpoint(ep) for ep in endpoints}
+    joined = [(engine.network(ep.network), ep) for ep in endpoints]
+    networks = {net.name: _endpoint(net, ep) for net, ep in joined}
     first = gateway.holder(engine.store, endpoints) or next(iter(endpoints), None)
     files = sandbox.files
     return {
@@ -131,11 +194,13 @@ def container(engine: Engine, sandbox: SandboxRecord) -> View:
             "DnsOptions": list(files.options),
             "DnsSearch": list(files.search),
             "ExtraHosts": list(files.extra_hosts),
+            "Sysctls": {sysctls.dotted(key): value for key, value in sandbox.sysctls.items()},
         },
         "Config": {
             "Hostname": files.hostname or "",
             "Domainname": files.domainname or "",
             "Cmd": list(sandbox.command),
+            "ExposedPorts": {port: {} for port in sandbox.exposed},
             "Labels": sandbox.labels,
         },
         "NetworkSettings": {
@@ -144,8 +209,27 @@ def container(engine: Engine, sandbox: SandboxRecord) -> View:
             **_address(first),
             "EndpointID": first.id if first else "",
             "Networks": networks,
+            "Links": _links(engine, sandbox),
         },
     }
+
+
+def _links(engine: Engine, sandbox: SandboxRecord) -> View:
+    """A sandbox's own ends of its links, and where they lead."""
+    found: View = {}
+    for link in engine.links(sandbox=sandbox.id):
+        for end in link.ends:
+            if end.sandbox == sandbox.id:
+                peer = link.peer(end)
+                found[link.name] = {
+                    "LinkID": link.id,
+                    "InterfaceName": end.ifname,
+                    "MacAddress": end.mac,
+                    "Addresses": [str(address) for address in end.addresses],
+                    "Peer": str(peer),
+                    "PeerAddresses": [str(address) for address in peer.addresses],
+                }
+    return found
 
 
 def ports(endpoints: list[EndpointRecord]) -> View:
@@ -154,7 +238,7 @@ def ports(endpoints: list[EndpointRecord]) -> View:
     for ep in endpoints:
         for mapping in ep.ports:
             for inside, outside in mapping:
-                where = {"HostIp": mapping.host_text, "HostPort": str(outside)}
+                where = {"HostIp": str(mapping.host_address), "HostPort": str(outside)}
                 found.setdefault(f"{inside}/{mapping.protocol}", []).append(where)
     return found
 
@@ -165,27 +249,37 @@ def veths(engine: Engine, sandbox: SandboxRecord) -> list[View]:
 
     rows = []
     with Netlink() as host:
-        for ep in engine.endpoints(sandbox=sandbox.id):
-            link = host.link(ep.host_ifname) if ep.host_ifname else None
+
+        def row(outside: str, inside: str, network: str, mac: str, address: str) -> None:
+            link = host.link(outside) if outside else None
             rows.append(
                 {
                     "Container": sandbox.name,
-                    "Interface": ep.ifname,
-                    "HostInterface": ep.host_ifname,
+                    "Interface": inside,
+                    "HostInterface": outside,
                     "HostIndex": link.ifindex if link else 0,
                     "PeerIndex": (link.peer_index or 0) if link else 0,
-                    "Network": engine.network(ep.network).name,
-                    "MacAddress": ep.mac,
-                    "IPAddress": str(ep.address.ip) if ep.address else "",
+                    "Network": network,
+                    "MacAddress": mac,
+                    "IPAddress": address,
                 }
             )
+
+        for ep in engine.endpoints(sandbox=sandbox.id):
+            name = engine.network(ep.network).name
+            row(ep.host_ifname, ep.ifname, name, ep.mac, _ip(ep.address()))
+        for link in engine.links(sandbox=sandbox.id):
+            for end in link.ends:
+                if end.sandbox == sandbox.id and link.on_host:
+                    first = next(iter(end.addresses), None)
+                    row(link.peer(end).ifname, end.ifname, link.name, end.mac, _ip(first))
     return rows
 
 
 def published(endpoints: list[EndpointRecord], port: int, protocol: str) -> list[str]:
     """Where a container's port is published, as host:port."""
     return [
-        f"{mapping.host_text}:{outside}"
+        f"{mapping.device or bracketed(mapping.host_address)}:{outside}"
         for mapping in _mappings(endpoints)
         for inside, outside in mapping
         if (inside, mapping.protocol) == (port, protocol)
@@ -196,7 +290,7 @@ def _mappings(endpoints: list[EndpointRecord]) -> list[PortMapping]:
     return [mapping for ep in endpoints for mapping in ep.ports]
 
 
-def _endpoint(ep: EndpointRecord) -> View:
+def _endpoint(net: NetworkRecord, ep: EndpointRecord) -> View:
     return {
         **_address(ep),
         "NetworkID": ep.network,
@@ -204,20 +298,111 @@ def _endpoint(ep: EndpointRecord) -> View:
         "GwPriority": ep.gateway_priority,
         "InterfaceName": ep.ifname,
         "HostInterfaceName": ep.host_ifname,
-        # without an address the port is held to its MAC only
-        "SpoofGuard": "mac" if ep.address is None else "mac,ip,arp",
+        "SpoofGuard": _guard(net, ep),
+        **_extras(ep),
     }
+
+
+def _guard(net: NetworkRecord, ep: EndpointRecord) -> str:
+    """What the firewall holds an interface to; nothing, if it is none of the host's."""
+    if not ep.host_ifname:
+        return ""
+    if drivers.load(net.driver).TRAITS.routed:
+        return "ip"  # there is nobody on its link to whom MACs would matter
+    return "mac,ip,arp" if ep.addresses else "mac"
+
+
+def _extras(ep: EndpointRecord) -> View:
+    wanted = ep.wanted
+    others = [own for own in ep.addresses if own not in (ep.address(4), ep.address(6))]
+    local = [own for own in wanted.extra if own.is_link_local]
+    return {
+        "SecondaryIPAddresses": [_secondary(own) for own in others if own.version == 4],
+        "SecondaryIPv6Addresses": [_secondary(own) for own in others if own.version == 6],
+        "LinkLocalIPs": [str(own.ip) for own in local],
+        "ExtraIPAddresses": [_secondary(own) for own in wanted.extra if own not in local],
+        "Routes": [str(spec) for spec in wanted.routes],
+        "Rules": [str(spec) for spec in wanted.rules],
+        "NoDefaultRoute": not wanted.default_route,
+        "SourceRouting": wanted.source_routing,
+        "SourceIPs": list(map(str, wanted.sources)),
+        "Sysctls": {sysctls.dotted(key): value for key, value in wanted.sysctls.items()},
+        "MTU": wanted.mtu or 0,
+        "TxQueueLen": wanted.txqlen or 0,
+        "Promisc": bool(wanted.promisc),
+        "AllMulti": bool(wanted.allmulti),
+    }
+
+
+def _secondary(own: Interface) -> View:
+    return {"Addr": str(own.ip), "PrefixLen": own.network.prefixlen}
+
+
+def address_rows(engine: Engine, sandbox: SandboxRecord) -> list[View]:
+    """Lines of `address ls`."""
+    return [
+        {
+            "Address": str(own),
+            "Interface": ep.ifname,
+            "Network": engine.network(ep.network).name,
+            "Kind": "leased" if own in ep.addresses else "extra",
+        }
+        for ep in engine.endpoints(sandbox=sandbox.id)
+        for own in ep.every_address
+    ]
+
+
+def route_rows(engine: Engine, sandbox: SandboxRecord) -> list[View]:
+    """Lines of `route ls`: the default routes, then what was asked for of network or endpoint."""
+    rows = []
+    endpoints = engine.endpoints(sandbox=sandbox.id)
+    for ep in endpoints:
+        net = engine.network(ep.network)
+        ways = [
+            f"default via {ep.gateway(version)}"
+            for version in ep.leads_out
+            if gateway.holder(engine.store, endpoints, version) == ep
+        ]
+        own = [str(spec) for spec in ep.wanted.routes if not spec.is_way_out]
+        every = [str(spec) for spec in net.routes if not spec.is_way_out]
+        rows += [
+            {"Route": text, "Interface": ep.ifname, "Network": net.name, "Kind": kind}
+            for kind, texts in (("default", ways), ("network", every), ("endpoint", own))
+            for text in texts
+        ]
+    return rows
+
+
+def rule_rows(engine: Engine, sandbox: SandboxRecord) -> list[View]:
+    """Lines of `rule ls`."""
+    return [
+        {
+            "Rule": str(spec),
+            "Interface": ep.ifname,
+            "Network": engine.network(ep.network).name,
+        }
+        for ep in engine.endpoints(sandbox=sandbox.id)
+        for spec in ep.wanted.rules
+    ]
 
 
 def _address(ep: EndpointRecord | None) -> View:
     if ep is not None and ep.ifname == "host":
         return {"Gateway": "", "IPAddress": _host_address(), "IPPrefixLen": 0, "MacAddress": ""}
+    four, six = (ep.address(4), ep.address(6)) if ep else (None, None)
     return {
-        "Gateway": str(ep.gateway or "") if ep else "",
-        "IPAddress": str(ep.address.ip) if ep and ep.address else "",
-        "IPPrefixLen": ep.address.network.prefixlen if ep and ep.address else 0,
+        "Gateway": str((ep and ep.gateway(4)) or ""),
+        "IPAddress": _ip(four),
+        "IPPrefixLen": four.network.prefixlen if four else 0,
+        "IPv6Gateway": str((ep and ep.gateway(6)) or ""),
+        "GlobalIPv6Address": _ip(six),
+        "GlobalIPv6PrefixLen": six.network.prefixlen if six else 0,
         "MacAddress": ep.mac if ep else "",
     }
+
+
+def _ip(interface: Interface | None) -> str:
+    return str(interface.ip) if interface else ""
 
 
 def _host_address() -> str:
@@ -235,23 +420,24 @@ def _state(sandbox: SandboxRecord) -> str:
     if sandbox.sort == "container" and sandbox.pid == 0:
         return "created"
     if sandbox.sort != "container":
-        return "running" if _reachable(sandbox) else "dead"
+        return "running" if _is_there(sandbox) else "dead"
     return "running" if containers.is_running(sandbox) else "dead"
 
 
-def _reachable(sandbox: SandboxRecord) -> bool:
+def _is_there(sandbox: SandboxRecord) -> bool:
     try:
         netns.identity(sandbox.netns or "")
     except NetkitError:
         return False
-    return True
+    return targets.is_there(sandbox)
 
 
 def _status(sandbox: SandboxRecord) -> str:
     state = _state(sandbox)
     if state == "exited":
         assert sandbox.finished is not None
-        return f"Exited ({sandbox.exit_code}) {_ago(sandbox.finished)} ago"
+        code = "" if sandbox.exit_code is None else f"({sandbox.exit_code}) "
+        return f"Exited {code}{_ago(sandbox.finished)} ago"
     return {"running": f"Up {_ago(sandbox.created)}", "dead": "Dead"}.get(state, "Created")
 
 
