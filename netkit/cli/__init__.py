@@ -12,9 +12,10 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from typing import Any
 
 import click
 
@@ -32,9 +33,60 @@ COMMANDS = {
     "rm": ("container", "Remove containers and named namespaces"),
     "connect": ("endpoint", "Connect a container, process or namespace to a network"),
     "disconnect": ("endpoint", "Disconnect it again"),
+    "reattach": ("reattach", "Connect a restarted container to the networks it had"),
+    "address": ("live", "Change the addresses of a connected container: add, rm, ls"),
+    "route": ("live", "Change its routes: add, rm, ls"),
+    "rule": ("live", "Change its policy rules: add, rm, ls"),
+    "link": ("link", "Join two containers, or one and the host, by a wire: ls, inspect, rm"),
+    "wait": ("wait", "Wait until an interface is there and has carrier"),
+    "firewall": ("firewall", "Show the firewall's rules, or move them to another back end"),
     "check": ("system", "Compare the kernel with what netkit made"),
+    "config": ("config", "Show, check and import the configuration: check, show, import"),
+    "completion": ("completion", "Print a script that makes bash, zsh or fish complete commands"),
     "gc": ("system", "Remove what dead processes and containers left behind"),
     "unshare": ("system", "Run a command in a throw-away sandbox host, without being root"),
+}
+
+
+# What can be configured (netkit.config): the kind of value, None for true or false; for --help
+KEYS: dict[str, tuple[str | None, str]] = {
+    "ipam-plugin-dirs": ("DIR", "Where IPAM plugins are looked for [/opt/cni/bin …]."),
+    "state-dir": ("DIR", "Where records are kept [/var/lib/netkit]."),
+    "run-dir": ("DIR", "Where runtime files are kept [/run/netkit]."),
+    "firewall": (
+        "nftables|iptables|none",
+        "Firewall of the first network and all after it; none writes no rule at all.",
+    ),
+    "iptables": (None, "Write firewall rules; not to is --firewall none."),
+    "default-address-pools": (
+        "base=CIDR,size=N",
+        "Where subnets are taken from, and of which length [Docker's].",
+    ),
+    "ip-forward": (None, "See to it that the host forwards."),
+    "ip-forward-no-drop": (None, "If it did not before, let it forward others' packets, too."),
+    "userland-proxy": (None, "Let a process publish what translation cannot: at [::1], say."),
+    "ip": ("IP", "Where -p binds if it names no address [all addresses]."),
+    "dns": ("IP", "DNS server of all containers [the host's]."),
+    "dns-opts": ("OPT", "Resolver option of all containers [the host's]."),
+    "dns-search": ("DOMAIN", "DNS search domain of all containers [the host's]."),
+    "bridge": ("NAME", "An existing bridge for the default network, or none for no such network."),
+    "bip": ("IP/N", "Address of the default network's bridge."),
+    "bip6": ("IP/N", "Its IPv6 address."),
+    "fixed-cidr": ("CIDR", "Where the default network's automatic addresses are taken from."),
+    "fixed-cidr-v6": ("CIDR", "The same for IPv6."),
+    "default-gateway": ("IP", "Where the default network's default route leads [the bridge]."),
+    "default-gateway-v6": ("IP", "The same for IPv6."),
+    "ipv6": (None, "IPv6 on the default network."),
+    "icc": (None, "Let the default network's containers reach each other."),
+    "mtu": ("N", "MTU of the default network [that of the host's default route]."),
+    "ip-masq": (None, "Masquerade what leaves the default network."),
+}
+# those given once for each value
+_SINGULAR = {
+    "default-address-pools": "default-address-pool",
+    "dns-opts": "dns-opt",
+    "dns-search": "dns-search",
+    "ipam-plugin-dirs": "ipam-plugin-dir",
 }
 
 
@@ -42,6 +94,13 @@ class LazyGroup(click.Group):
     """A group whose commands are imported one by one, as they are used."""
 
     commands_table = COMMANDS
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any("=" in word for word in args):
+            from netkit.cli.common import without_values
+
+            args = without_values(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands_table)
@@ -59,42 +118,47 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
 
+def _keys(function: Callable[..., None]) -> Callable[..., None]:
+    """An option for each key of the configuration."""
+    for key, (kind, text) in reversed(KEYS.items()):
+        names = [f"--{_SINGULAR.get(key, key)}", key.replace("-", "_")]
+        settings: dict[str, Any] = {"metavar": kind}
+        if kind is None:
+            names[0] = f"{names[0]}/--no-{key}"
+            settings = {"default": None}
+        elif kind == "N":
+            settings["type"] = int
+        elif key == "firewall":
+            settings = {"type": click.Choice(kind.split("|"))}
+        elif key in _SINGULAR or key == "dns":
+            settings["multiple"] = True
+        if key == "bridge":
+            names.append("-b")
+        function = click.option(*names, help=text, **settings)(function)
+    return function
+
+
 @click.group(cls=LazyGroup, context_settings={"max_content_width": 100})
-@click.option("--state-dir", metavar="DIR", help="Where records are kept [/var/lib/netkit].")
-@click.option("--run-dir", metavar="DIR", help="Where runtime files are kept [/run/netkit].")
-@click.option(
-    "--firewall",
-    type=click.Choice(["nftables", "none"]),
-    help="Firewall of the first network and all after it [nftables]; none writes no rule at all.",
-)
-@click.option(
-    "--default-address-pool",
-    "address_pools",
-    multiple=True,
-    metavar="base=CIDR,size=N",
-    help="Where subnets are taken from, and of which length [Docker's].",
-)
+@click.option("--config", metavar="FILE", help="The configuration [/etc/netkit/netkit.toml].")
+@_keys
 @click.version_option(None, "--version", "-v", package_name="netkit-containers")
 @click.pass_context
-def cli(
-    ctx: click.Context,
-    state_dir: str | None,
-    run_dir: str | None,
-    firewall: str | None,
-    address_pools: tuple[str, ...],
-) -> None:
+def cli(ctx: click.Context, /, config: str | None, **given: Any) -> None:
     """Container networks without a container engine."""
+    keys = {name.replace("_", "-"): value for name, value in given.items()}
     ctx.obj = {
-        "state_dir": state_dir,
-        "run_dir": run_dir,
-        "firewall_name": firewall,
-        "address_pools": address_pools,
+        "config": config,
+        "given": {key: value for key, value in keys.items() if value not in (None, ())},
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The program `netkit`."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "_NETKIT_COMPLETE" in os.environ:
+        from netkit.cli import completion
+
+        sys.exit(completion.answer(cli, os.environ[completion.VARIABLE]))
     _open_closed()
     # what is left at exit goes with the process: to search it for cycles first would take 6 ms
     atexit.register(gc.freeze)
@@ -113,6 +177,10 @@ def _run(arguments: list[str]) -> int:
         from netkit.errors import printable
 
         click.UsageError(printable(error.format_message()), error.ctx).show()
+        if isinstance(error, click.NoSuchOption):
+            from netkit.cli import absent
+
+            absent.explain(error)
         return 125 if _verb(arguments) == "run" else 2
     except click.Abort:
         return 130

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from netkit.cli import names
 from netkit.cli.common import (
     dry_run,
     files_of,
@@ -18,8 +19,14 @@ from netkit.cli.common import (
 
 
 @click.command("connect")
-@click.option("--net", "--network", default="bridge", show_default=True, help="Network.")
-@click.argument("target", required=False)
+@click.option(
+    *("--net", "--network"),
+    default="bridge",
+    show_default=True,
+    type=names.NETWORKS,
+    help="Network.",
+)
+@click.argument("target", required=False, type=names.TARGETS)
 @click.option("--name", metavar="NAME", help="Name of the namespace made when there is no TARGET.")
 @request_options
 @files_options
@@ -27,15 +34,22 @@ from netkit.cli.common import (
 def connect_command(net: str, target: str | None, **given: Any) -> None:
     """Connect TARGET to a network.
 
-    TARGET is a container, pid:N, netns:/path, or a name `ip netns` knows. Without one a new named
-    namespace is made, and its name printed: C=$(netkit connect --net my-net).
+    TARGET is a container, docker:NAME, podman:NAME, lxc:NAME, pid:N, netns:/path, or a name
+    `ip netns` knows. Without one a new named namespace is made, and its name printed:
+    C=$(netkit connect --net my-net).
     """
     _connect(net, target, given)
 
 
 @click.command("disconnect")
-@click.option("--net", "--network", default="bridge", show_default=True, help="Network.")
-@click.argument("target")
+@click.option(
+    *("--net", "--network"),
+    default="bridge",
+    show_default=True,
+    type=names.NETWORKS,
+    help="Network.",
+)
+@click.argument("target", type=names.TARGETS)
 @click.option("-f", "--force", is_flag=True, help="No error if it is not connected.")
 @dry_run
 def disconnect_command(net: str, target: str, force: bool, dry_run: bool) -> None:
@@ -44,8 +58,8 @@ def disconnect_command(net: str, target: str, force: bool, dry_run: bool) -> Non
 
 
 @click.command("connect")
-@click.argument("network")
-@click.argument("target", metavar="CONTAINER")
+@click.argument("network", type=names.NETWORKS)
+@click.argument("target", metavar="CONTAINER", type=names.TARGETS)
 @request_options
 @files_options
 @dry_run
@@ -55,8 +69,8 @@ def connect(network: str, target: str, **given: Any) -> None:
 
 
 @click.command("disconnect")
-@click.argument("network")
-@click.argument("target", metavar="CONTAINER")
+@click.argument("network", type=names.NETWORKS)
+@click.argument("target", metavar="CONTAINER", type=names.TARGETS)
 @click.option("-f", "--force", is_flag=True, help="No error if it is not connected.")
 @dry_run
 def disconnect(network: str, target: str, force: bool, dry_run: bool) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from netkit.cli import filters, names
 from netkit.cli.common import (
+    Aliased,
+    Command,
     dry_run,
     each,
     format_option,
+    object_format_option,
     open_engine,
     pairs,
     show_lines,
@@ -19,22 +23,64 @@ from netkit.cli.common import (
 )
 from netkit.cli.endpoint import connect, disconnect
 
+if TYPE_CHECKING:
+    from netkit.engine import Engine
+    from netkit.model import NetworkRecord
+
 _COLUMNS = {"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Scope": "SCOPE"}
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
-_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
-@click.group()
+@click.group(cls=Aliased)
 def network_command() -> None:
     """Manage networks."""
 
 
-@network_command.command()
+@network_command.command(cls=Command)
 @click.argument("name")
-@click.option("-d", "--driver", default="bridge", show_default=True, help="Network driver.")
-@click.option("--subnet", metavar="CIDR", help="Subnet, or /N for any of that length [a free one].")
-@click.option("--gateway", metavar="IP", help="Gateway; by default the subnet's first address.")
-@click.option("--ip-range", metavar="CIDR", help="Where automatic addresses are taken from.")
+@click.option(
+    *("-d", "--driver"),
+    default="bridge",
+    show_default=True,
+    type=names.DRIVERS,
+    help="Network driver.",
+)
+@click.option(
+    "--subnet",
+    multiple=True,
+    metavar="CIDR",
+    help="Subnet, or /N for any of that length [a free one]; several: an address of each.",
+)
+@click.option(
+    "--gateway", multiple=True, metavar="IP", help="Gateway; by default the subnet's first address."
+)
+@click.option(
+    "--ip-range",
+    multiple=True,
+    metavar="CIDR|FIRST-LAST",
+    help="Where automatic addresses are taken from; of several the first is used up first.",
+)
+@click.option(
+    "--ipam-driver",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    type=names.IPAM_DRIVERS,
+    help="Who hands out addresses: default, static (those asked for), none, or an IPAM plugin.",
+)
+@click.option(
+    "--ipam-opt",
+    multiple=True,
+    metavar="KEY=VALUE",
+    type=names.IPAM_OPTIONS,
+    help="round-robin=true, sticky=true, or a plugin's own.",
+)
+@click.option("--ipv4/--no-ipv4", default=True, show_default=True, help="With IPv4 addresses.")
+@click.option("--ipv6/--no-ipv6", help="With IPv6 addresses.")
+@click.option("-b", "--bridge", metavar="NAME", help="Use a bridge of the host's, and leave it.")
+@click.option("--bip", metavar="IP/N", help="Address of the bridge: subnet and gateway in one.")
+@click.option(
+    "--icc/--no-icc", default=True, show_default=True, help="Let its containers reach each other."
+)
 @click.option(
     "--aux-address", multiple=True, metavar="NAME=IP", help="An address never to be given out."
 )
@@ -46,36 +92,70 @@ def network_command() -> None:
 @click.option(
     "--ip-forward/--no-ip-forward", default=True, help="See to it that the host forwards."
 )
+@click.option(
+    "--ip-forward-no-drop",
+    is_flag=True,
+    help="If the host did not forward before, let it forward what is not netkit's, too.",
+)
+@click.option(
+    "--route",
+    multiple=True,
+    metavar="ROUTE",
+    help="A route of every endpoint: CIDR,GATEWAY[,METRIC], or as for `connect`.",
+)
+@click.option("--no-default-route", is_flag=True, help="Its endpoints get no default route.")
 @click.option("--host-ip", metavar="IP", help="Where -p binds if it names no address [0.0.0.0].")
-@click.option("-o", "--opt", multiple=True, metavar="KEY=VALUE", help="Driver option, as Docker's.")
+@click.option(
+    *("-o", "--opt"),
+    multiple=True,
+    metavar="KEY=VALUE",
+    type=names.DRIVER_OPTIONS,
+    help="Driver option, as Docker's.",
+)
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="Label.")
 @click.option("--force", is_flag=True, help="Accept a subnet that overlaps a route of the host.")
 @dry_run
 def create(name: str, opt: Sequence[str], dry_run: bool, **given: Any) -> None:
     """Create a network."""
-    from netkit import model
+    from netkit import addresses, model, routes
 
     def optional(convert: Any, what: str, value: str | None) -> Any:
         return None if value is None else convert(what, value)
 
     fields: dict[str, Any] = {
-        "gateway": optional(model.address, "gateway", given["gateway"]),
-        "ip_range": optional(model.subnet, "IP range", given["ip_range"]),
+        "gateways": tuple(addresses.address("gateway", ip) for ip in given["gateway"]),
+        "ip_ranges": tuple(
+            part for text in given["ip_range"] for part in addresses.ranges("IP range", text)
+        ),
+        **model.ipam_fields(given["ipam_driver"], pairs("IPAM option", given["ipam_opt"])),
+        "ipv4": given["ipv4"],
+        "ipv6": given["ipv6"],
         "reserved": {
-            key: model.address("auxiliary address", value)
+            key: addresses.address("auxiliary address", value)
             for key, value in pairs("auxiliary address", given["aux_address"]).items()
         },
         "mtu": optional(model.integer, "MTU", given["mtu"]),
-        "host_binding": optional(model.address, "host address", given["host_ip"]),
+        "host_binding": optional(addresses.address, "host address", given["host_ip"]),
+        "routes": routes.parse_all(given["route"]),
+        "default_route": not given["no_default_route"],
         "masquerade": given["ip_masq"],
         "ip_forward": given["ip_forward"],
+        "transit": given["ip_forward_no_drop"],
+        "icc": given["icc"],
+        "bridge": given["bridge"],
         "labels": pairs("label", given["label"]),
     }
-    if given["subnet"] is not None:
-        fields |= model.subnet_fields(given["subnet"])
-    fields |= model.NetworkSpec.options(pairs("option", opt))
+    fields |= model.subnet_fields(given["subnet"])
+    if given["bip"] is not None:
+        fields |= model.bridge_address(given["bip"], fields)
+    fields |= model.NetworkSpec.of_options(pairs("option", opt))
     spec = model.NetworkSpec(
-        name, given["driver"], internal=given["internal"], force=given["force"], **fields
+        name,
+        given["driver"],
+        existing=given["bridge"] is not None,
+        internal=given["internal"],
+        force=given["force"],
+        **fields,
     )
     engine = open_engine()
     if dry_run:
@@ -89,59 +169,90 @@ def create(name: str, opt: Sequence[str], dry_run: bool, **given: Any) -> None:
 @network_command.command()
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @click.option("--no-trunc", is_flag=True, help="Whole ids.")
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Which ones.")
+@click.option(
+    *("-f", "--filter", "given"),
+    multiple=True,
+    metavar="KEY=VALUE",
+    type=names.filters(filters.NETWORK),
+    help="Only those: " + ", ".join(filters.NETWORK) + ".",
+)
 @format_option
-def ls(quiet: bool, no_trunc: bool, filters: Sequence[str], format_: str | None) -> None:
+def ls(quiet: bool, no_trunc: bool, given: Sequence[str], format_: str | None) -> None:
     """List networks."""
     from netkit import views
 
-    wanted = _filters(filters, _FILTERS)
+    wanted = filters.parse(given, filters.NETWORK)
     engine = open_engine()
-    rows = []
+    rows, labels = [], {}
     for net in engine.networks():
         row = views.network_row(net)
-        if _passes(row | {"Id": net.id, "Labels": net.labels}, wanted, engine.endpoints):
+        if not wanted or filters.holds(wanted, _tests(engine, net, row)):
             rows.append(row | {"ID": net.id} if no_trunc else row)
-    show_rows(rows, _COLUMNS, format_, "ID" if quiet else None)
+            labels[rows[-1]["ID"]] = net.labels
+    show_rows(rows, _COLUMNS, format_, "ID" if quiet else None, labels)
+
+
+def _tests(engine: Engine, net: NetworkRecord, row: dict[str, Any]) -> filters.Tests:
+    custom = net.created > 0
+    return {
+        "dangling": lambda value: (
+            filters.truth(value) == (custom and not engine.endpoints(network=net.id))
+        ),
+        "driver": lambda value: row["Driver"] == value,
+        "id": net.id.startswith,
+        "name": lambda value: filters.named(value, net.name),
+        "scope": lambda value: row["Scope"] == value,
+        "type": lambda value: value == ("custom" if custom else "builtin"),
+        **filters.labels(net.labels),
+    }
 
 
 @network_command.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option("-f", "--format", "format_", metavar="FORMAT", help="json, or a template.")
-def inspect(names: Sequence[str], format_: str | None) -> None:
+@click.argument("networks", metavar="NETWORK...", nargs=-1, required=True, type=names.NETWORKS)
+@object_format_option
+def inspect(networks: Sequence[str], format_: str | None) -> None:
     """Show all there is to know of networks."""
     from netkit import views
 
     engine = open_engine()
-    show_objects([views.network(engine, engine.network(name)) for name in names], format_)
+    show_objects([views.network(engine, engine.network(name)) for name in networks], format_)
 
 
 @network_command.command()
-@click.argument("names", nargs=-1, required=True)
+@click.argument(
+    "networks", metavar="NETWORK...", nargs=-1, required=True, type=names.CUSTOM_NETWORKS
+)
 @click.option("-f", "--force", is_flag=True, help="Disconnect its containers first.")
 @dry_run
-def rm(names: Sequence[str], force: bool, dry_run: bool) -> int:
+def rm(networks: Sequence[str], force: bool, dry_run: bool) -> int:
     """Remove networks."""
     engine = open_engine()
     if dry_run:
         with engine.dry_run() as lines:
-            for name in names:
+            for name in networks:
                 engine.delete_network(name, force=force)
         show_lines(lines)
         return 0
-    return each(names, lambda name: engine.delete_network(name, force=force))
+    return each(networks, lambda name: engine.delete_network(name, force=force))
 
 
 @network_command.command()
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-@click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE", help="label= or until=.")
-def prune(force: bool, filters: Sequence[str]) -> None:
+@click.option(
+    "--filter",
+    "given",
+    multiple=True,
+    metavar="KEY=VALUE",
+    type=names.filters(filters.PRUNE),
+    help="Only those: " + ", ".join(filters.PRUNE) + ".",
+)
+def prune(force: bool, given: Sequence[str]) -> None:
     """Remove all networks nobody is connected to."""
-    import time
-
     from netkit.model import NetworkRecord
 
-    wanted = _filters(filters, ("label", "until"))
+    wanted = filters.parse(given, filters.PRUNE)
+    for text in wanted.get("until", ()):
+        filters.moment(text)  # refused before the question is asked
     engine = open_engine()
     if not force:
         click.echo("WARNING! This will remove all custom networks not used by any container.")
@@ -150,10 +261,10 @@ def prune(force: bool, filters: Sequence[str]) -> None:
             raise click.exceptions.Exit(1)
     engine.gc()
     removed = []
-    for net in engine.store.all(NetworkRecord):
-        young = any(net.created > time.time() - _seconds(u) for u in wanted.get("until", ()))
-        labelled = all(_has_label(net.labels, text) for text in wanted.get("label", ()))
-        if labelled and not young and not engine.endpoints(network=net.id):
+    for net in engine.changes.track(engine.store.all(NetworkRecord), "removing networks"):
+        tests = {"until": filters.older(net.created), **filters.labels(net.labels)}
+        chosen = filters.holds(wanted, tests)
+        if chosen and not engine.endpoints(network=net.id):
             engine.delete_network(net.id)
             removed.append(net.name)
     if removed:
@@ -162,59 +273,3 @@ def prune(force: bool, filters: Sequence[str]) -> None:
 
 network_command.add_command(connect)
 network_command.add_command(disconnect)
-
-
-def _filters(given: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
-    from netkit.errors import InvalidSpec
-
-    found: dict[str, list[str]] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or key not in known:
-            raise InvalidSpec(
-                f"invalid filter {text!r:.80}", hint=f"filters are {', '.join(known)}: KEY=VALUE"
-            )
-        if key == "dangling" and value not in _TRUTH:
-            raise InvalidSpec(
-                f"invalid filter {text!r:.80}: neither true nor false",
-                hint="write dangling=true or dangling=false",
-            )
-        found.setdefault(key, []).append(value)
-    return found
-
-
-def _passes(row: Mapping[str, Any], wanted: Mapping[str, list[str]], endpoints: Any) -> bool:
-    """Values of one filter are alternatives, different filters all have to hold; labels all do."""
-    tests: dict[str, Callable[[str], bool]] = {
-        "driver": lambda value: row["Driver"] == value,
-        "id": lambda value: row["Id"].startswith(value),
-        "name": lambda value: value in row["Name"],
-        "scope": lambda value: row["Scope"] == value,
-        "type": lambda value: value == ("builtin" if row["CreatedAt"] == "" else "custom"),
-        "dangling": lambda value: (
-            _TRUTH[value] == (row["CreatedAt"] != "" and not endpoints(network=row["Id"]))
-        ),
-        "label": lambda value: _has_label(row["Labels"], value),
-    }
-    combine = {"label": all}
-    return all(
-        combine.get(key, any)(tests[key](value) for value in values)
-        for key, values in wanted.items()
-    )
-
-
-def _has_label(labels: Mapping[str, str], text: str) -> bool:
-    key, equals, value = text.partition("=")
-    return key in labels and (not equals or labels[key] == value)
-
-
-def _seconds(text: str) -> float:
-    """Go's short durations: 90s, 10m, 24h, and sums of them."""
-    import re
-
-    from netkit.errors import InvalidSpec
-
-    parts = re.findall(r"(\d+)([smh])", text)
-    if not parts or "".join(n + unit for n, unit in parts) != text:
-        raise InvalidSpec(f"invalid duration {text!r:.80}", hint="write 90s, 10m, 24h or 1h30m")
-    return float(sum(int(n) * {"s": 1, "m": 60, "h": 3600}[unit] for n, unit in parts))

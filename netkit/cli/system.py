@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import click
 
+from netkit.cli import names
 from netkit.cli.common import open_engine
 
 
 @click.command("check")
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=names.ANYTHING)
 def check_command(name: str | None) -> int:
     """Compare the kernel with what netkit made, for one container or network or for all."""
     drifts = open_engine().check(name)
@@ -29,7 +30,7 @@ def gc_command() -> None:
 @click.command(
     "unshare", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=names.PROGRAMS)
 def unshare_command(command: Sequence[str]) -> None:
     """Run COMMAND (a shell) in a throw-away host: its network, /run and /etc are its own.
 

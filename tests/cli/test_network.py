@@ -56,6 +56,7 @@ def test_create_takes_all_it_is_told_and_inspect_shows_it() -> None:
     assert found["Options"] == {
         "com.docker.network.bridge.name": "br-red",
         "com.docker.network.bridge.enable_ip_masquerade": "false",
+        "com.docker.network.bridge.enable_icc": "true",
         "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1",
         "com.docker.network.driver.mtu": "1400",
     }
