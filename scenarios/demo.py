@@ -20,6 +20,7 @@ import time
 
 from netkit.errors import NetkitError
 from netkit.kernel import lab as throw_away
+from scenarios.lab import Host, run, snapshot, without_iptables
 
 _DIRECTORY = "/run/demo"
 _BOUND_S = 20.0
@@ -171,18 +172,40 @@ def story(sh: Shell) -> None:
 
     say("Another: the neighbour routes past the published port, straight to the container.")
     sh("ip netns exec lan ip route add 172.25.0.0/16 via 10.9.0.1")
-    sh("ip netns exec lan curl -sS -m 2 http://172.25.3.3", "timed out", code=28)
+    sh("ip netns exec lan curl -sS -m 0.5 http://172.25.3.3", "timed out", code=28)
     sh(f"ip netns exec lan {get} http://10.9.0.1:8080", "^hello from web$")
     say("Only what is published is open. And all is still as netkit made it:")
     sh("netkit check", r"\A\Z")
 
+    say("Both IP versions, and no bridge: with the driver veth the host routes to each container.")
+    sh("netkit network create -d veth --subnet 172.27.0.0/24 --subnet fd00:27::/64 both >/dev/null")
+    httpd = f"busybox httpd -f -p 80 -h {_DIRECTORY}/www"
+    sh(f"netkit run -d --name six --net both -p 8090:80 -- {httpd}", r"^[0-9a-f]{64}$")
+    sh("netkit port six", r"^80/tcp -> 0\.0\.0\.0:8090\n80/tcp -> \[::\]:8090$")
+    sh.wait_for("curl -s http://[fd00:27::2]")
+    sh(f"ip netns exec lan {get} http://[2001:db8:9::1]:8090", "^hello from web$")
+
+    say("A wire between two containers, of no network. Nobody named addresses, so it has a pair.")
+    sh("netkit link --name wire web $C", r"^  web/eth2 10\.254\.0\.0/31$")
+    sh(f"ip netns exec $C {get} http://10.254.0.0", "^hello from web$")
+
+    if reason := without_iptables():
+        say(f"The firewall can be moved to iptables and back; not here: {reason}.")
+    else:
+        say("All rules to the other firewall and back, while everything runs.")
+        sh("netkit firewall use iptables && nft list tables", r"\A(?!.*netkit)")
+        sh("iptables-legacy -t nat -S | grep -- --to-destination", "172.25.3.3:80$")
+        sh(f"ip netns exec lan {get} http://10.9.0.1:8080", "^hello from web$")
+        sh("netkit firewall use nftables && netkit check", r"\A(?!.*lacks)")
+
     say("Take it all apart again. A network in use is not removed by mistake.")
     sh("netkit network rm my-net", "has active endpoints: web, ", code=1)
+    sh("netkit link rm wire", "^wire$")
     sh("netkit disconnect --net my-net pid:$P; kill $P")
     sh("netkit disconnect --net my-net $C")
     sh("netkit disconnect --net back web")
-    sh("netkit rm -f web", "^web$")
-    sh("netkit network rm my-net back", r"\Amy-net\nback\n\Z")
+    sh("netkit rm -f web six", r"\Aweb\nsix\n\Z")
+    sh("netkit network rm my-net back both", r"\Amy-net\nback\nboth\n\Z")
 
 
 def _gateway_mac(sh: Shell) -> str:
@@ -206,10 +229,13 @@ def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 def perform() -> None:
     """The story on a host of its own, and the proof that nothing is left of it."""
-    from scenarios.lab import Host, snapshot
-
     with Host() as host:
         host.neighbour("lan", "10.9.0.1/24", "10.9.0.2/24")
+        run(
+            "ip addr add 2001:db8:9::1/64 dev lan0 nodad",
+            "ip addr add fe80::1/64 dev lan0 nodad",  # a router asks for neighbours by it
+            "ip -n lan addr add 2001:db8:9::2/64 dev eth0 nodad",
+        )
         os.makedirs(f"{_DIRECTORY}/www")
         with open(f"{_DIRECTORY}/www/index.html", "w") as file:
             file.write("hello from web\n")

@@ -5,7 +5,7 @@
     assert not heard
 
 Shapes   MACs are canonical text, payloads bytes; a frame is bytes, from the destination MAC on
-Source   RFC 826 (ARP), 791, 768, 4861 (router advertisement), IEEE 802.1D (BPDU), 802.1Q
+Source   RFC 826 (ARP), 791, 768, 4861 (routers and neighbours), IEEE 802.1D (BPDU), 802.1Q
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from scenarios.lab import at
 
@@ -25,6 +25,7 @@ BPDU_GROUP = "01:80:c2:00:00:00"
 ARP, IPV4, IPV6, VLAN, EXPERIMENTAL = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88B5
 _ETH_P_ALL = 3
 _TCP, _UDP, _ICMPV6 = 6, 17, 58
+_ALL_NODES, _ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
 _QUIET_S = 0.2  # what has not come by then on a veth pair will not come
 
 Test = Callable[[bytes], bool]
@@ -57,24 +58,49 @@ def udp(
 def tcp(
     macs: tuple[str, str], addresses: tuple[str, str], ports: tuple[int, int], flags: int
 ) -> bytes:
-    """A bare TCP segment."""
+    """A bare TCP segment, in the IP version of its addresses."""
+    packed = [ip_address(address).packed for address in addresses]
     head = struct.pack(">HHIIBBHHH", *ports, 1, 0, 5 << 4, flags, 1024, 0, 0)
-    pseudo = b"".join(IPv4Address(a).packed for a in addresses)
-    pseudo += struct.pack(">BBH", 0, _TCP, len(head))
+    pseudo = b"".join(packed) + struct.pack(">II", len(head), _TCP)
     head = head[:16] + struct.pack(">H", _checksum(pseudo + head)) + head[18:]
-    return ethernet(macs[1], macs[0], IPV4, _ipv4(addresses, _TCP, head))
+    if len(packed[0]) == 4:
+        return ethernet(macs[1], macs[0], IPV4, _ipv4(addresses, _TCP, head))
+    before = struct.pack(">IHBB", 6 << 28, len(head), _TCP, 64)
+    return ethernet(macs[1], macs[0], IPV6, before + b"".join(packed) + head)
 
 
-def router_advertisement(mac: str, prefix: str) -> bytes:
+def icmpv6(macs: tuple[str, str], addresses: tuple[str, str], kind: int, body: bytes) -> bytes:
+    """A message of ICMPv6 of one hop; *body* is what follows the checksum."""
+    packed = b"".join(IPv6Address(address).packed for address in addresses)
+    message = struct.pack(">BBH", kind, 0, 0) + body
+    pseudo = packed + struct.pack(">II", len(message), _ICMPV6)
+    message = message[:2] + struct.pack(">H", _checksum(pseudo + message)) + message[4:]
+    head = struct.pack(">IHBB", 6 << 28, len(message), _ICMPV6, 255)
+    return ethernet(macs[1], macs[0], IPV6, head + packed + message)
+
+
+def router_advertisement(mac: str, prefix: str, source: str = "fe80::bad") -> bytes:
     """ "I am your default router, and *prefix*/64 is on this link." """
-    source, target = IPv6Address("fe80::bad").packed, IPv6Address("ff02::1").packed
     information = struct.pack(">BBBBIII", 3, 4, 64, 0xC0, 3600, 3600, 0)
-    body = struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+    body = struct.pack(">BBHII", 64, 0, 1800, 0, 0)
     body += information + IPv6Address(prefix).packed
-    pseudo = source + target + struct.pack(">II", len(body), _ICMPV6)
-    body = body[:2] + struct.pack(">H", _checksum(pseudo + body)) + body[4:]
-    head = struct.pack(">IHBB", 6 << 28, len(body), _ICMPV6, 255)
-    return ethernet("33:33:00:00:00:01", mac, IPV6, head + source + target + body)
+    return icmpv6((mac, _ALL_NODES_MAC), (source, _ALL_NODES), 134, body)
+
+
+def neighbour_advertisement(mac: str, source: str, target: str, at: str) -> bytes:
+    """Unasked, to all, in a frame from *mac* and *source*: *target* is at the MAC *at*."""
+    override = struct.pack(">I", 0x20000000)
+    body = override + IPv6Address(target).packed + b"\x02\x01" + _mac(at)
+    return icmpv6((mac, _ALL_NODES_MAC), (source, _ALL_NODES), 136, body)
+
+
+def neighbour_solicitation(mac: str, source: str, target: str) -> bytes:
+    """ "Who has *target*?"; from `::` it asks whether the address is free."""
+    packed = IPv6Address(target).packed
+    group = IPv6Address(b"\xff\x02" + bytes(9) + b"\x01\xff" + packed[13:])
+    to = "33:33:" + ":".join(f"{byte:02x}" for byte in group.packed[12:])
+    body = bytes(4) + packed + (b"" if source == "::" else b"\x01\x01" + _mac(mac))
+    return icmpv6((mac, to), (source, str(group)), 135, body)
 
 
 def bpdu(mac: str) -> bytes:
@@ -123,6 +149,16 @@ def to(mac: str) -> Test:
 
 def of(mac: str) -> Test:
     return lambda frame: frame[6:12] == _mac(mac)
+
+
+def icmp(*kinds: int, sender: str) -> Test:
+    """A message of ICMPv6 of one of these types, from a MAC."""
+    return lambda frame: (
+        of(sender)(frame)
+        and frame[12:14] == struct.pack(">H", IPV6)
+        and frame[20] == _ICMPV6
+        and frame[54] in kinds
+    )
 
 
 def _ipv4(addresses: tuple[str, str], protocol: int, body: bytes) -> bytes:

@@ -14,6 +14,7 @@ Units    seconds. No answer within `PATIENCE_S` is no answer; where none is awai
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -26,8 +27,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from netkit import config
 from netkit.engine import Engine
-from netkit.firewall import libnftables
+from netkit.firewall import detection, iptables, libnftables
 from netkit.kernel import conntrack, mounts, netns
 from netkit.model import EndpointRecord, PortSpec, Request
 
@@ -41,12 +43,16 @@ _counter = 0
 
 
 class Host:
-    """The calling process's own network namespace, empty at first, with netkit state of its own."""
+    """The calling process's own network namespace, empty at first, with netkit state of its own.
 
-    def __init__(self) -> None:
+    *firewall* is the back end that is configured; without, netkit chooses.
+    """
+
+    def __init__(self, firewall: str | None = None) -> None:
         global _counter
         _counter += 1
         self.base = f"/run/host-{os.getpid()}-{_counter}"
+        self.firewall = firewall
         self._engines: list[Engine] = []
 
     def __enter__(self) -> Self:
@@ -55,6 +61,11 @@ class Host:
         os.makedirs(self.base)
         os.environ["NETKIT_STATE_DIR"] = f"{self.base}/state"
         os.environ["NETKIT_RUN_DIR"] = f"{self.base}/run"
+        self._configured = os.environ.get(config.VARIABLE)
+        if self.firewall is not None:
+            os.environ[config.VARIABLE] = f"{self.base}/netkit.toml"
+            with open(f"{self.base}/netkit.toml", "w") as file:
+                file.write(f'firewall = "{self.firewall}"\n')
         run("ip link set lo up")
         return self
 
@@ -66,7 +77,12 @@ class Host:
     ) -> None:
         for engine in self._engines:
             engine.close()
+        if self.firewall is not None:
+            del os.environ[config.VARIABLE]
+            if self._configured is not None:
+                os.environ[config.VARIABLE] = self._configured
         libnftables.forget()
+        iptables.forget()
         conntrack.close()
         if os.path.isdir(netns.NAMED):
             for name in os.listdir(netns.NAMED):
@@ -87,26 +103,35 @@ class Host:
         netns.create(name)
         run(
             f"ip link add {name}0 type veth peer name eth0 netns {name}",
-            f"ip addr add {ours} dev {name}0",
+            f"ip addr add {ours} dev {name}0" + (" nodad" if ":" in ours else ""),
             # no link-local address of its own: it would be tentative now and settled in a second
             f"ip link set {name}0 addrgenmode none || true",
             f"ip link set {name}0 up",
             f"ip -n {name} link set lo up",
-            f"ip -n {name} addr add {theirs} dev eth0",
+            f"ip -n {name} addr add {theirs} dev eth0" + (" nodad" if ":" in ours else ""),
             f"ip -n {name} link set eth0 up",
             f"ip -n {name} route add default via {ours.partition('/')[0]}",
         )
+        if ":" in ours:  # a router asks for its neighbours from a link-local address
+            run(f"ip addr add fe80::1/64 dev {name}0 nodad")
         return netns.named(name)
 
     @contextlib.contextmanager
     def serve(
         self, place: str | None, protocol: str, port: int, address: str = ""
     ) -> Iterator[list[str]]:
-        """Answer every client with the address it comes from; yields those seen so far."""
+        """Answer every client with the address it comes from; yields those seen so far.
+
+        *address* "" is all of IPv4's, "::" all of IPv6's.
+        """
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
 
+        family = _family(address)
+
         def open_socket() -> socket.socket:
-            sock = socket.socket(socket.AF_INET, kind)
+            sock = socket.socket(family, kind)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((address, port))
             if protocol == "tcp":
@@ -142,7 +167,7 @@ class Host:
 
         def talk() -> str | None:
             kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-            with socket.socket(socket.AF_INET, kind) as sock:
+            with socket.socket(_family(address), kind) as sock:
                 sock.settimeout(patience_s)
                 if source is not None:
                     sock.bind((source, 0))
@@ -161,6 +186,10 @@ class Host:
         enter = [] if place is None else ["nsenter", f"--net={place}"]
         command = [*enter, "ping", "-c1", f"-W{patience_s}", "-n", "-q", address]
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def at(place: str | None, function: Callable[[], T]) -> T:
@@ -235,9 +264,26 @@ def snapshot() -> dict[str, str]:
     return {
         **inside(None),
         "neighbours": run("ip neigh show nud permanent"),
-        "firewall": run("nft list ruleset"),
+        "firewall": run("nft list ruleset") + legacy_rules(),
         "files": "\n".join(sorted(files)),
     }
+
+
+def legacy_rules() -> str:
+    """Rules, chains and policies in iptables' own tables, but for the empty ones: those stay."""
+    return run(
+        "for ip in ip ip6; do grep -q . /proc/self/net/${ip}_tables_names 2>/dev/null || continue",
+        "${ip}tables-legacy-save | sed -nE 's/ \\[[0-9:]+\\]$//; /^-A|^:.* (-|DROP)$/p'; done",
+    )
+
+
+def without_iptables() -> str:
+    """Why the iptables back end cannot be tried here; empty where it can."""
+    if importlib.util.find_spec("iptc") is None:
+        return "python-iptables is not installed: pip install 'netkit-containers[iptables]'"
+    if not detection.has_ip_tables():
+        return "this kernel lacks iptables' own tables (CONFIG_IP_NF_IPTABLES_LEGACY)"
+    return ""
 
 
 def inside(place: str | None) -> dict[str, str]:
@@ -253,7 +299,7 @@ def inside(place: str | None) -> dict[str, str]:
         # link-local addresses of IPv6 come and settle when the kernel finds the time
         "addresses": run("ip -o addr | sed '/ fe80:/d; s/^[0-9]*: //'", place=place),
         "routes": run(
-            "{ ip route show table all; ip -6 route show table all; ip rule; } | "
+            "{ ip route show table all; ip -6 route show table all; ip rule; ip -6 rule; } | "
             "sed '/fe80:/d; /ff00:/d; s/ linkdown//'",
             place=place,
         ),
@@ -262,8 +308,8 @@ def inside(place: str | None) -> dict[str, str]:
 
 
 def _content(path: str) -> str:
-    """A file's path and text; of a namespace and the like, the path."""
-    if path.startswith(netns.NAMED):
+    """A file's path and text; of a namespace, a proxy's pid and the like, the path."""
+    if path.startswith(netns.NAMED) or "/proxy-" in path:
         return path
     with open(path) as file:
         return f"{path} {file.read()!r}"
@@ -294,6 +340,6 @@ def _answer_tcp(sock: socket.socket, seen: list[str]) -> None:
 def _answer_udp(sock: socket.socket, seen: list[str]) -> None:
     with contextlib.suppress(OSError):
         while True:
-            _, (address, port) = sock.recvfrom(64)
-            seen.append(address)
-            sock.sendto(address.encode(), (address, port))
+            _, client = sock.recvfrom(64)
+            seen.append(client[0])
+            sock.sendto(client[0].encode(), client)

@@ -19,6 +19,7 @@ from netkit.engine import Engine
 from netkit.errors import Exhausted, InvalidSpec
 from netkit.kernel import netns
 from netkit.model import NetworkSpec, PortSpec, Request
+from scenarios.firewalls import each
 from scenarios.lab import BRIEF_S, Host, join, netkit, ready, run, snapshot, until
 
 OURS, THEIRS = "10.9.0.1", "10.9.0.2"  # the host's address on the LAN, and its neighbour's
@@ -32,7 +33,7 @@ class Town(NamedTuple):
 
     def network(self, name: str, subnet: str = "172.25.0.0/24", **given: Any) -> str:
         """A network; its bridge."""
-        spec = NetworkSpec(name, subnet=IPv4Network(subnet), **given)
+        spec = NetworkSpec(name, subnets=(IPv4Network(subnet),), **given)
         return self.engine.create_network(spec).bridge
 
 
@@ -67,6 +68,7 @@ def default_routes(place: str) -> list[str]:
 # -- the way out
 
 
+@each
 def test_d1_what_leaves_bears_the_hosts_address(town: Town) -> None:
     """That of the interface it leaves by; what stays on the network keeps its own."""
     wan = town.host.neighbour("wan", "10.8.0.1/24", "10.8.0.2/24")
@@ -80,6 +82,7 @@ def test_d1_what_leaves_bears_the_hosts_address(town: Town) -> None:
         assert town.host.ask(a, "172.25.0.1", 81) == "172.25.0.2"
 
 
+@each
 def test_d2_without_masquerade_what_leaves_keeps_its_source(town: Town) -> None:
     netkit("network create --no-ip-masq --subnet 172.25.0.0/24 plain")
     netkit("network create -o com.docker.network.bridge.enable_ip_masquerade=false plain2")
@@ -128,6 +131,7 @@ def test_l6_what_the_kernel_sets_along_with_forwarding_is_put_back(town: Town) -
     assert snapshot() == before
 
 
+@each
 @pytest.mark.parametrize("value", [0, 1])
 def test_d3_no_ip_forward_never_touches_it(town: Town, value: int) -> None:
     run(f"sysctl -qw {FORWARD}={value}")
@@ -301,6 +305,7 @@ def test_b9_prune_removes_what_nobody_uses(town: Town) -> None:
     assert netkit("network ls -f type=custom --format '{{.Name}}'").split() == ["used"]
 
 
+@each
 def test_b10_a_running_container_is_connected_and_disconnected(town: Town) -> None:
     """Links, rules and addresses go with the connection; the rest of it goes on."""
     town.network("one")
@@ -445,11 +450,12 @@ def test_c5_a_command_runs_inside_whatever_the_target_is(town: Town) -> None:
     netkit("exec c -- /etc/passwd", code=126)
 
 
+@each
 def test_c7_what_a_dead_process_had_is_freed_by_whoever_needs_it(town: Town) -> None:
     """The kernel takes the veth; address, port and rules come free with the next call."""
     subnet = IPv4Network("172.25.0.0/24")
     town.engine.create_network(
-        NetworkSpec("net", subnet=subnet, ip_range=IPv4Network("172.25.0.8/31"))
+        NetworkSpec("net", subnets=(subnet,), ip_ranges=(IPv4Network("172.25.0.8/31"),))
     )
     join(town.engine, "net", "keeper")
     before = snapshot()
@@ -461,7 +467,7 @@ def test_c7_what_a_dead_process_had_is_freed_by_whoever_needs_it(town: Town) -> 
     assert until(lambda: ep.host_ifname not in links())
     heir = join(town.engine, "net", "heir", "8080:80")
     (owner,) = [e for e in town.engine.endpoints() if e.ports]
-    assert owner.address == ep.address
+    assert owner.addresses == ep.addresses
     with town.host.serve(heir, "tcp", 80):
         assert town.host.ask(town.lan, OURS, 8080) == THEIRS
     town.engine.disconnect("net", "heir")
@@ -487,7 +493,7 @@ def test_c7_gc_frees_it_as_well_and_says_so(town: Town) -> None:
 def test_c8_a_static_address_and_mac_are_kept_or_refused(town: Town) -> None:
     town.network("net")
     mac = "02:11:22:33:44:55"
-    place = join(town.engine, "net", "c", address=IPv4Address("172.25.0.77"), mac=mac)
+    place = join(town.engine, "net", "c", addresses=(IPv4Address("172.25.0.77"),), mac=mac)
     assert links(place)["eth0"]["address"] == mac
     assert town.host.ping(place, "172.25.0.1")
     for address, what in (
@@ -543,7 +549,7 @@ def test_c13_an_interface_without_an_address_is_its_users(town: Town) -> None:
     assert until(lambda: town.host.ping(place, "172.25.0.1"))
     run("ip link set eth0 address 02:00:00:00:00:99", place=place)
     assert not town.host.ping(place, "172.25.0.1", patience_s=BRIEF_S)
-    assert town.engine.endpoints()[0].address is None
+    assert town.engine.endpoints()[0].addresses == ()
     with pytest.raises(InvalidSpec, match="without an address"):
         town.engine.connect("net", request=_publish("80", addressless=True))
     netkit("rm bare")
@@ -568,6 +574,7 @@ def test_c20_the_default_route_is_that_of_the_highest_priority_then_the_first_na
         assert default_routes(place) == [way]
 
 
+@each
 def test_c20_traffic_leaves_by_the_default_route(town: Town) -> None:
     """By no other, as whoever is asked sees: only one of the two is masqueraded."""
     town.network("a")
@@ -579,6 +586,7 @@ def test_c20_traffic_leaves_by_the_default_route(town: Town) -> None:
         assert town.host.ask(place, THEIRS, 80) == OURS
 
 
+@each
 @pytest.mark.parametrize("first", [True, False])
 def test_c20_a_published_port_answers_whichever_network_has_the_default_route(
     town: Town, first: bool

@@ -13,20 +13,32 @@ import pytest
 
 from netkit import cli, namefiles, naming
 from netkit.kernel import netns
+from scenarios.firewalls import each
 from scenarios.lab import Host, inside, run, snapshot
 
-CREATE = ("network create --subnet 172.25.0.0/16 my-net", "network create --internal inner")
+CREATE = (
+    "network create --subnet 172.25.0.0/16 my-net",
+    "network create --internal inner",
+    "network create -d veth --subnet 172.31.9.0/24 --subnet fd00:31::/64 routed",
+)
 CONNECT = (
     "connect --net my-net --name c1 --ip 172.25.3.3 -h web1 --dns 192.0.2.1 -p 8080:80 "
     "-p 127.0.0.1:9000-9009:9000-9009 -p 53:53/udp --add-host 'db:172.25.9.9'",
     "connect --net inner c1",
     "connect --net my-net --name c2 --mac-address 02:00:00:00:00:02 --ifname lan0",
+    "connect --net routed -p 8081:80 c2",
+    "link --name wire --addr-a 10.1.1.1/32 --addr-b 10.1.1.2/32 --addr-b fd00::2/64 c1 c2",
+    "link --name to-host c2 host",
 )
 # what is on stage, one after the other, backwards
 UNDO = (
+    "link rm to-host",
+    "link rm wire",
+    "disconnect --net routed c2",
     "disconnect --net my-net c2",
     "disconnect --net inner c1",
     "disconnect --net my-net c1",
+    "network rm routed",
     "network rm inner",
     "network rm my-net",
 )
@@ -43,8 +55,8 @@ def without_chance(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def plan(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What `netkit LINE --dry-run` prints, and do it: both with the same ids."""
     verb, *rest = shlex.split(line)
-    words = [verb, *rest[:1], "--dry-run", *rest[1:]] if verb == "network" else [verb, "--dry-run"]
-    words += [] if verb == "network" else rest
+    sub = verb == "network" or rest[0] == "rm"
+    words = [verb, *rest[:1], "--dry-run", *rest[1:]] if sub else [verb, "--dry-run", *rest]
     printed = ""
     for arguments in (words, shlex.split(line)):
         numbers = iter(range(100))
@@ -69,6 +81,7 @@ def everything() -> dict[str, str]:
     return found
 
 
+@each
 def test_the_printed_lines_typed_in_make_the_same_network_and_unmake_it(
     host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ def test_everything_is_as_before_once_it_is_removed(host: Host) -> None:
     lan = host.neighbour("lan", "10.9.0.1/24", "10.9.0.2/24")
     before = snapshot()
     engine = host.engine()
-    engine.create_network(NetworkSpec("web", subnet=IPv4Network("172.25.0.0/16")))
+    engine.create_network(NetworkSpec("web", subnets=(IPv4Network("172.25.0.0/16"),)))
     a = engine.connect("web", request=Request(ports=PortSpec.parse("8080:80")), name="a")
     engine.connect("web", name="b")
     assert a.netns is not None

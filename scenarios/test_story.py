@@ -21,6 +21,7 @@ from contextlib import contextmanager
 import pytest
 
 from netkit.kernel import sysctl
+from scenarios.firewalls import each
 from scenarios.lab import Host, netkit, program, run, snapshot, until
 
 OURS, THEIRS = "10.9.0.1", "10.9.0.2"  # the host's address on the LAN, and its neighbour's
@@ -68,6 +69,7 @@ def terminal(line: str) -> Iterator[Terminal]:
             os.close(ours)
 
 
+@each
 def test_the_story(host: Host, lan: str) -> None:
     before = snapshot()
     id = netkit("network create -d bridge --subnet 172.25.0.0/16 my-net").strip()
