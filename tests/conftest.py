@@ -27,6 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["PYTEST_DEBUG_TEMPROOT"] = _temporary
     atexit.register(shutil.rmtree, _temporary, ignore_errors=True)
 os.environ["PATH"] += ":/usr/sbin:/sbin"
+os.environ["NETKIT_CONFIG"] = os.devnull  # this machine's own is none of the tests' business
 
 # after the move, so that whatever these open, they open inside
 import hypothesis

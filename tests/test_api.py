@@ -275,7 +275,14 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 USER = """\
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
 from netkit import Conflict, Endpoint, Netkit, NetkitError, Network
 
@@ -285,10 +292,10 @@ def connect(net: Network, names: Sequence[str]) -> dict[str, Endpoint]:
 
 
 with Netkit() as nk, nk.networks.create("net", subnet="10.1.0.0/24", labels={"a": "b"}) as net:
-    subnet: IPv4Network | None = net.subnet
-    gateway: IPv4Address | None = net.gateway
+    subnet: IPv4Network | IPv6Network | None = net.subnet
+    gateway: IPv4Address | IPv6Address | None = net.gateway
     with net.connect() as ep:
-        address: IPv4Interface | None = ep.address
+        address: IPv4Interface | IPv6Interface | None = ep.address
         ports: list[int] = [port.host_port for port in ep.ports]
         code: int = ep.exec(["true"])
     with nk.dry_run() as lines:

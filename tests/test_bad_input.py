@@ -100,6 +100,23 @@ MACS = [
     *_split("0242ac110002"),
     *["02:42:ac:11:00:02:03", "02:42-ac:11:00:02", "2:42:ac:11:0:2", "02:42:ac:11:00:0g"],
 ]
+ROUTES = [
+    *_split("10.0.0.1/8 10.0.0.0/33 10.0.0.0/8,x 10.0.0.0/8,1.2.3 default,default"),
+    *_split("10.0.0.0/8,172.25.0.9,4294967296 10.0.0.0/8,172.25.0.9,1,2 10.0.0.0/8,via=fd00::1"),
+    *("10.0.0.0/8 via", "10.0.0.0/8 dev eth0", "10.0.0.0/8 metric x", "10.0.0.0/8 table 0"),
+    *("10.0.0.0/8 via 10.9.9.9", "10.0.0.0/8 mtu 5", "blackhole", "unicast", "fd00::/8"),
+    *("10.0.0.0/8 via 172.25.0.9 type blackhole", "10.0.0.0/8\n", "10.0.0.0/8 onlink"),
+]
+RULES = [
+    *("from", "from 10.0.0.1", "table 5 table 5", "table 0", "table x", "iif a/b table 5"),
+    *("from fd00::1 to 10.0.0.1 table 5", "fwmark x table 5", "from 10.0.0.1/8 table 5", "x y"),
+]
+SYSCTLS = [
+    *_split("x net.x=1 kernel.panic=1 net.ipv4.ip_forward=1 net.ipv4.conf.all.forwarding=1"),
+    *_split("net.ipv4.conf.IFNAME.forwarding= net.ipv4.conf.IFNAME.forwarding"),
+    *_split("net.ipv4.conf.eth9.forwarding=1 net/ipv4/conf/../forwarding=1 vm.swappiness=1"),
+    *("net.ipv4.conf.IFNAME.forwarding=1\n2", "net.ipv4.conf.IFNAME.nosuch=1"),
+]
 IFNAMES = ["all", "default", "lo", "a" * 16, ".a"]
 NOBODY = ["nobody", "0" * 64, "f" * 12]
 CREATE = "network create --subnet=10.7.0.0/24"
@@ -118,9 +135,12 @@ FIELDS = (
         "network create --subnet={} n",
         _create("subnet"),
         [
-            *_split("10.7.0.0 10.7.0.1/24 10.7.0.0/33 10.7.0.0/-1 10.7/16 10.7.0.0/0x18 fd00::/64"),
+            *_split(
+                "10.7.0.0 10.7.0.1/24 10.7.0.0/33 10.7.0.0/-1 10.7/16 10.7.0.0/0x18 fd00::1/64"
+            ),
             *_split("0.0.0.0/0 0.1.0.0/16 127.0.0.0/8 224.0.0.0/4 127.1.0.0/24 255.255.255.0/24"),
             *_split("239.1.0.0/16 128.0.0.0/2 10.7.0.0/32 172.25.0.0/16 172.25.128.0/24 10.7.0.0/"),
+            *_split("::/0 ::/64 fe80::/64 ff00::/64 ::ffff:10.7.0.0/112 fd00::/129 fd00::%1/64"),
             *("172.0.0.0/8", "10.7.0.0/31/31", "10.7.0.0/24\n"),
         ],
     ),
@@ -132,7 +152,27 @@ FIELDS = (
     Field(
         f"{CREATE} --ip-range={{}} n",
         _create("ip_range"),
-        _split("10.7.0.0 10.7.0.1/25 10.8.0.0/25 10.7.0.0/16 10.7.0.0/32 10.7.0.255/32"),
+        [
+            *_split("10.7.0.0 10.7.0.1/25 10.8.0.0/25 10.7.0.0/16 10.7.0.0/32 10.7.0.255/32"),
+            *_split("10.7.0.9- -10.7.0.9 10.7.0.9-10.7.0.3 10.7.0.3-fd00::9 10.7.0.3-10.7.1.9"),
+            *_split("10.7.0.3-9 10.7.0.0/28-10.7.0.64/28 10.7.0.3-10.7.0.5-10.7.0.7 10.7.0.0-"),
+            *("10.7.0.3 - 10.7.0.9", "10.7.0.3-10.7.0.9\n", "10.7.0.3-10.7.0.9,10.7.0.12"),
+        ],
+    ),
+    Field(
+        f"{CREATE} --ipam-driver={{}} n",
+        _create("ipam_driver"),
+        ["none", "nobody", "host-local ", "../host-local", "a" * 129],
+    ),
+    Field(
+        f"{CREATE} --ipam-opt={{}}=true n",
+        _create("ipam_options", lambda text: {text: "true"}),
+        ["Sticky", "sticky ", "type"],
+    ),
+    Field(
+        f"{CREATE} --ipam-opt=sticky={{}} n",
+        _create("ipam_options", lambda text: {"sticky": text}),
+        ["maybe", "2", "true\n"],
     ),
     Field(
         f"{CREATE} --aux-address=a={{}} n",
@@ -199,6 +239,41 @@ FIELDS = (
         ["٣"],  # a digit, by Python
     ),
     Field(f"{CONNECT} --publish={{}}", _connect("ports", _one), PORTS),
+    Field(f"{CONNECT} --route={{}}", _connect("routes", _one), ROUTES),
+    Field(f"{CONNECT} --rule={{}}", _connect("rules", _one), RULES),
+    Field(f"{CONNECT} --sysctl={{}}", None, SYSCTLS),
+    Field(
+        f"{CONNECT} --link-local-ip={{}}",
+        _connect("link_local_ips", _one),
+        [*ADDRESSES, "10.0.0.1", "169.254.0.0", "169.254.255.255", "fe80::1", "169.254.1.1/33"],
+    ),
+    Field(
+        f"{CONNECT} --source-ip={{}}",
+        _connect("source_ips", _one),
+        [*ADDRESSES, "192.0.2.1", "0.0.0.0", "255.255.255.255", "::1"],
+    ),
+    Field(f"{CONNECT} --mtu={{}}", None, _split("0 67 65536 -1 1500.0 0x5dc 1_500")),
+    Field(f"{CONNECT} --txqlen={{}}", None, _split("-1 1048576 1.5 0x5 1_5")),
+    Field(f"{CONNECT} --driver-opt={{}}", None, _split("mtu=5 ifname sysctls sysctls=x =")),
+    Field(f"{CREATE} --route={{}} n", _create("routes", _one), ROUTES),
+    Field(
+        "address add -- c1 {}",
+        lambda nk, text: nk.endpoints("c1")[0].add_address(text),
+        [*ADDRESSES[:-5], "172.25.0.5/24", "172.25.0.2", "172.25.0.1", "172.25.0.0", "10.0.0.0/24"],
+    ),
+    Field(
+        "address rm -- c1 {}",
+        lambda nk, text: nk.endpoints("c1")[0].remove_address(text),
+        [*ADDRESSES, "172.25.0.3", "172.25.0.2"],
+    ),
+    Field(
+        "route add -- c1 {}",
+        lambda nk, text: nk.endpoints("c1")[0].add_route(text),
+        ROUTES,
+        quotes=False,  # its words come one by one
+    ),
+    Field("route rm -- c1 {}", None, ROUTES, quotes=False),
+    Field("rule add -- c1 {}", None, RULES, quotes=False),
     Field(
         f"{CONNECT} --dns={{}}",
         _connect("dns", _one),
@@ -231,6 +306,15 @@ FIELDS = (
         ["a_b", "a..b", "-a", "a-", "a" * 65, "a.b\n"],
     ),
     Field(f"{CONNECT} --domainname={{}}", None, ["a_b", "a..b", "-a", "a.b\n", "a" * 64]),
+    Field(
+        f"{CONNECT} -- docker:{{}}",
+        lambda nk, text: nk.networks.get("my-net").connect(f"docker:{text}"),
+        [*NOBODY, "a" * 129, "pid:1", "docker:x"],
+    ),
+    Field("reattach -- {}", lambda nk, text: nk.reattach(text), [*NOBODY, "c1", "docker:x"]),
+    Field("wait --timeout=0 -- {}", None, [*NOBODY, "c1x"]),
+    Field("wait --ifname={} c1", None, IFNAMES),
+    Field("wait --timeout={} c1", None, ["-1", "nan", "inf", "1e3", "86401", "1."]),
     Field("disconnect --net={} c1", None, [*NOBODY, "host", "none"]),
     Field(
         "disconnect --net=my-net -- {}",
@@ -280,7 +364,7 @@ FIELDS = (
     Field(
         "network ls --format={{.Name{}}}",
         None,
-        ["}} {{", "|", "(", " | upper"],
+        ["}} {{", "|", "(", " | nosuch"],
         ["", " "],
         quotes=False,  # but the part it stumbles over
     ),
@@ -435,11 +519,11 @@ def _escaped(text: str) -> str:
 # -- what is in order by itself, but not together
 
 COMBINATIONS = {
-    "a gateway without a subnet": ({"gateway": "10.7.0.1"}, "need a subnet"),
-    "a range without a subnet": ({"ip_range": "10.7.0.0/25"}, "need a subnet"),
+    "a gateway without a subnet": ({"gateway": "10.7.0.1"}, "needs a subnet"),
+    "a range without a subnet": ({"ip_range": "10.7.0.0/25"}, "needs a subnet"),
     "an auxiliary address without a subnet": (
         {"aux_addresses": {"a": "10.7.0.1"}},
-        "need a subnet",
+        "needs a subnet",
     ),
     "a gateway that is reserved": (
         {"subnet": "10.7.0.0/24", "gateway": "10.7.0.9", "aux_addresses": {"a": "10.7.0.9"}},
@@ -447,7 +531,16 @@ COMBINATIONS = {
     ),
     "a range that is wider than its subnet": (
         {"subnet": "10.7.0.0/24", "ip_range": "10.7.0.0/23"},
-        "range 10.7.0.0/23 is not a part of 10.7.0.0/24",
+        "the IP range 10.7.0.0/23 is not in 10.7.0.0/24",
+    ),
+    "ranges that overlap": (
+        {"subnet": "10.7.0.0/24", "ip_range": ["10.7.0.0/25", "10.7.0.100-10.7.0.200"]},
+        "range 10.7.0.0/25 overlaps range 10.7.0.100-10.7.0.200",
+    ),
+    "a range without IPAM": ({"ipam_driver": "none", "ip_range": "10.7.0.0/25"}, "has no use for"),
+    "an option of another IPAM driver": (
+        {"ipam_driver": "static", "subnet": "10.7.0.0/24", "ipam_options": {"sticky": "1"}},
+        "unknown option 'sticky' of IPAM driver 'static'",
     ),
     "a subnet without room for a gateway": ({"subnet": "10.7.0.0/31"}, "has none to spare"),
     "a subnet inside that of another network": ({"subnet": "172.25.8.0/24"}, "overlaps network"),
@@ -477,8 +570,11 @@ def test_what_does_not_go_together_is_refused(
 def _flat(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """API options as those of the command line."""
     for name, value in options.items():
-        name = {"aux_addresses": "aux-address", "options": "opt"}.get(name, name)
-        values = [f"{k}={v}" for k, v in value.items()] if isinstance(value, dict) else [value]
+        singular = {"aux_addresses": "aux-address", "options": "opt", "ipam_options": "ipam-opt"}
+        name = singular.get(name, name)
+        values = value if isinstance(value, list) else [value]
+        if isinstance(value, dict):
+            values = [f"{k}={v}" for k, v in value.items()]
         yield from ((name, each) for each in values)
 
 
@@ -588,8 +684,8 @@ def test_a_namespace_with_a_hostile_file_name_gets_a_plain_one(place: Place) -> 
 
 _WORD = re.compile(
     r'"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}"|([0-9a-f]{2}:){5}[0-9a-f]{2}|[0-9./-]+|tcp|udp|sctp'
-    r"|[{}.:]|add|delete|element|table|ip|bridge|netkit|bridges|same|loop|internal|masqueraded"
-    r"|ports|addresses|unaddressed|wildcard|ranges"
+    r"|[{}.:]|add|delete|element|table|inet|bridge|netkit|ipv4|ip|arp"
+    r"|inside|same|internal|transit|masqueraded|ports|unaddressed|(loop|addresses|wildcard|ranges)4"
 )
 
 

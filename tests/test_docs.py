@@ -25,6 +25,7 @@ from scenarios.lab import Host
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, ROOT / "CHANGELOG.md"]
 BOUND_S = 120
 _END = "\x1e"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -173,6 +174,27 @@ def _masked(line: str) -> str:
 
 def _indented(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.splitlines() or [""])
+
+
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    """To a file of ours, and a title in it; what is on the web is not looked at."""
+    titles = {page: {_anchor(title) for title in _titles(page)} for page in LINKED}
+    for page in LINKED:
+        for link in re.findall(r"\]\(((?!http)[^)\s]+)\)", page.read_text()):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in titles[target], f"{page.name}: {link}"
+
+
+def _titles(page: Path) -> list[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+
+
+def _anchor(title: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 # -- the reader of the pages itself

@@ -9,34 +9,45 @@ from hypothesis import strategies as st
 
 from netkit.engine import Engine
 from netkit.errors import NetkitError, NotFound
-from netkit.model import NameFiles, NetworkSpec, PortSpec, Request, SandboxRecord
+from netkit.model import (
+    EndSpec,
+    LinkSpec,
+    NameFiles,
+    NetworkSpec,
+    PortSpec,
+    Request,
+    SandboxRecord,
+)
 from scenarios.lab import Host, run, snapshot
 from tests.test_transactions import tables
 
 networks = st.sampled_from(["a", "b"])
+drivers = st.sampled_from(["bridge", "veth"])
+ends = st.sampled_from(["c1", "c2", "theirs", "host"])
 sandboxes = st.sampled_from(["c1", "c2", "c3", "theirs"])
 requests = st.builds(
     Request,
     ports=st.sampled_from(
         [(), *map(PortSpec.parse, ("80", "8080:80", "53:53/udp", "9000-9009:9000-9009"))]
     ),
-    address=st.sampled_from([None, None, IPv4Address("172.25.0.9")]),
+    addresses=st.sampled_from([(), (), (IPv4Address("172.25.0.9"),)]),
     gateway_priority=st.integers(0, 1),
 )
 files = st.sampled_from([NameFiles(), NameFiles(hostname="web1", servers=("192.0.2.1",))])
-operations = st.lists(
-    st.one_of(
-        st.tuples(st.just("create"), networks, st.booleans(), st.booleans()),
-        st.tuples(st.just("delete"), networks, st.booleans()),
-        *[st.tuples(st.just("connect"), networks, sandboxes, requests, files)] * 4,
-        st.tuples(st.just("disconnect"), networks, sandboxes),
-        st.tuples(st.just("remove"), sandboxes),
-        st.tuples(st.just("vanish"), sandboxes),
-        st.tuples(st.just("gc")),
-    ),
-    min_size=20,
-    max_size=30,
-)
+KINDS = {
+    "create": st.tuples(st.just("create"), networks, st.booleans(), st.booleans(), drivers),
+    "delete": st.tuples(st.just("delete"), networks, st.booleans()),
+    "connect": st.tuples(st.just("connect"), networks, sandboxes, requests, files),
+    "disconnect": st.tuples(st.just("disconnect"), networks, sandboxes),
+    "link": st.tuples(st.just("link"), ends, ends),
+    "unlink": st.tuples(st.just("unlink"), st.integers(0, 2)),
+    "remove": st.tuples(st.just("remove"), sandboxes),
+    "vanish": st.tuples(st.just("vanish"), sandboxes),
+    "gc": st.tuples(st.just("gc")),
+}
+# what makes something is done more often than what takes it away
+often = st.sampled_from([*KINDS, *["connect"] * 7, *["link"] * 4])
+operations = st.lists(often.flatmap(KINDS.__getitem__), min_size=20, max_size=30)
 
 
 @settings(
@@ -54,12 +65,18 @@ def test_the_host_is_as_it_was_once_all_is_removed(todo: list[tuple[object, ...]
         )
         engine = host.engine()
         before = snapshot()
-        for operation in (("create", "a", False, True), ("create", "b", False, True), *todo):
+        for operation in (
+            ("create", "a", False, True, "bridge"),
+            ("create", "b", False, True, "veth"),
+            *todo,
+        ):
             try:
                 perform(engine, operation)
             except NetkitError:
                 assert engine.store.intents() == []
             assert engine.check() == []
+        for link in engine.links():
+            engine.delete_link(link.id)
         for net in engine.networks()[:-2]:
             engine.delete_network(net.id, force=True)
         engine.gc()
@@ -69,11 +86,18 @@ def test_the_host_is_as_it_was_once_all_is_removed(todo: list[tuple[object, ...]
 
 def perform(engine: Engine, operation: tuple[object, ...]) -> None:
     match operation:
-        case "create", str(name), bool(internal), bool(masquerade):
+        case "create", str(name), bool(internal), bool(masquerade), str(driver):
             subnet = IPv4Network(f"172.25.{ord(name) - ord('a')}.0/24")
             engine.create_network(
-                NetworkSpec(name, subnet=subnet, internal=internal, masquerade=masquerade)
+                NetworkSpec(
+                    name, driver, subnets=(subnet,), internal=internal, masquerade=masquerade
+                )
             )
+        case "link", str(one), str(other):
+            engine.create_link(LinkSpec(ends=(EndSpec(target=one), EndSpec(target=other))))
+        case "unlink", int(number):
+            for link in engine.links()[number : number + 1]:
+                engine.delete_link(link.id)
         case "delete", str(name), bool(force):
             engine.delete_network(name, force=force)
         case "connect", str(net), str(name), Request() as request, NameFiles() as files:

@@ -23,8 +23,8 @@ from netkit.model import NameFiles, NetworkSpec, PortSpec, Request, SandboxRecor
 from scenarios.lab import Host, run, snapshot, until
 from tests.test_transactions import tables
 
-WEB = NetworkSpec("web", subnet=IPv4Network("172.25.0.0/24"))
-SMALL = NetworkSpec("small", subnet=IPv4Network("172.26.0.0/29"))
+WEB = NetworkSpec("web", subnets=(IPv4Network("172.25.0.0/24"),))
+SMALL = NetworkSpec("small", subnets=(IPv4Network("172.26.0.0/29"),))
 PORTS = Request(ports=PortSpec.parse("8080:80"))
 FILES = NameFiles(hostname="web1")
 
@@ -248,7 +248,7 @@ def test_after_a_reboot_networks_are_made_again_when_they_are_needed(host: Host)
 def test_after_a_reboot_nothing_of_the_new_boot_is_undone(host: Host) -> None:
     """What bears our names today is not what we made yesterday."""
     first = host.engine()
-    net = first.create_network(NetworkSpec("web", subnet=WEB.subnet, bridge="lab0"))
+    net = first.create_network(NetworkSpec("web", subnets=WEB.subnets, bridge="lab0"))
     ep = first.connect("web", name="c1")
     with rebooted(host, first) as engine:
         run("sysctl -qw net.ipv4.ip_forward=1", "ip netns add c1")
@@ -403,7 +403,7 @@ def test_the_dead_make_room_for_the_living(host: Host) -> None:
         engine.connect("small", None, PORTS if number == 3 else None, name=f"c{number}")
     run("ip netns del c3")
     ep = engine.connect("small", None, PORTS, name="c9")  # its address, and its port
-    assert str(ep.address) == "172.26.0.5/29"
+    assert str(ep.addresses[0]) == "172.26.0.5/29"
     assert sorted(sandbox.name for sandbox in engine.sandboxes()) == ["c0", "c1", "c2", "c4", "c9"]
 
 

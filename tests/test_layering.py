@@ -25,45 +25,66 @@ ORDER = """
     ipam/pool.py
     ipam/space.py
     ipam/leases.py
-    ipam/allocator.py
+    ipam/allocator.py ipam/external.py
     ipam/__init__.py
 
     netkit/errors.py
-    netkit/naming.py
+    netkit/naming.py netkit/addresses.py
     netkit/dns/__init__.py
     netkit/dns/resolvconf.py netkit/dns/hosts.py netkit/dns/message.py
+    netkit/routes.py netkit/sysctls.py
     netkit/model.py
+    netkit/config.py
     netkit/ports.py
     netkit/dns/server.py
     netkit/firewall/__init__.py
-    netkit/firewall/libnftables.py
+    netkit/firewall/libnftables.py netkit/firewall/detection.py
+    netkit/firewall/iptables.py
     netkit/firewall/*.py
     netkit/kernel/mounts.py
     netkit/kernel/netns.py netkit/kernel/process.py
-    netkit/kernel/sysctl.py netkit/kernel/sockets.py
+    netkit/kernel/cgroups.py
+    netkit/kernel/sysctl.py netkit/kernel/sockets.py netkit/kernel/features.py
+    netkit/kernel/program.py netkit/kernel/announce.py netkit/kernel/devices.py
+    netkit/kernel/tuntap.py
+    netkit/kernel/carrier.py
     netkit/kernel/netlink.py netkit/kernel/conntrack.py netkit/kernel/privilege.py
+    netkit/kernel/proxy.py
+    netkit/kernel/daemons.py
     netkit/kernel/lab.py
     netkit/kernel/__init__.py
     netkit/steps/base.py
-    netkit/steps/links.py netkit/steps/routes.py netkit/steps/host.py netkit/steps/files.py
+    netkit/steps/devices.py netkit/steps/programs.py netkit/steps/links.py
+    netkit/steps/routes.py netkit/steps/host.py netkit/steps/files.py
+    netkit/steps/pairs.py netkit/steps/proxies.py netkit/steps/filters.py
     netkit/steps/__init__.py
     netkit/namefiles.py
     netkit/drivers/__init__.py
+    netkit/drivers/routing.py
+    netkit/drivers/devices.py
+    netkit/drivers/vlans.py
     netkit/drivers/*.py
     netkit/store.py
+    netkit/allocation.py
     netkit/gateway.py
     netkit/changes.py
+    netkit/engines.py
     netkit/targets.py
     netkit/networks.py netkit/sandboxes.py netkit/recovery.py
+    netkit/extras.py
+    netkit/endpoints.py
+    netkit/alterations.py
+    netkit/links.py netkit/grants.py
     netkit/engine.py
     netkit/containers.py
     netkit/views.py
     netkit/api.py
     netkit/__init__.py
     netkit/wire.py
-    netkit/cli/template.py
+    netkit/cli/template.py netkit/cli/filters.py netkit/cli/progress.py
+    netkit/cli/names.py
     netkit/cli/common.py
-    netkit/cli/endpoint.py
+    netkit/cli/endpoint.py netkit/cli/attachments.py
     netkit/cli/*.py
     netkit/cli/__init__.py
     netkit/cli/__main__.py netkit/__main__.py
@@ -87,8 +108,10 @@ LOADERS = {
 # What only these files may import, at any level.
 ONLY = {
     "pyroute2": "netkit/kernel/netlink.py",
-    "iptc": "netkit/firewall/iptables.py",
-    "ctypes": "netkit/kernel/*.py netkit/firewall/libnftables.py",
+    "netaddr": "netkit/addresses.py",
+    "iptc": "netkit/firewall/iptables_worker.py",
+    "ctypes": "netkit/kernel/*.py netkit/firewall/libnftables.py "
+    "netkit/firewall/iptables_worker.py",
 }
 
 # Importing the left loads none of the right: each costs more than the call it would serve.

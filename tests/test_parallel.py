@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 import pytest
+from msgspec.structs import replace
 
 from netkit.engine import Engine
 from netkit.errors import Conflict, NotFound
@@ -20,7 +22,8 @@ from netkit.store import SqliteStore
 from scenarios.lab import Host, netkit, run, snapshot
 from tests.test_transactions import tables
 
-WEB = NetworkSpec("web", subnet=IPv4Network("172.25.0.0/24"))
+SUBNETS = (IPv4Network("172.25.0.0/24"), IPv6Network("fd00:25::/64"))
+WEB = NetworkSpec("web", subnets=SUBNETS, ipv6=True)
 EPHEMERAL = Request(ports=PortSpec.parse("80"))
 
 
@@ -73,7 +76,7 @@ def test_forty_processes_connect_at_once_and_each_gets_an_address_of_its_own(
 
     assert at_once(40, connect) == []
     endpoints = engine.endpoints()
-    assert len({ep.address for ep in endpoints}) == 40
+    assert len({ip for ep in endpoints for ip in ep.addresses}) == 80
     assert len({ep.ports[0].host_port for ep in endpoints}) == 40
     assert len({ep.host_ifname for ep in endpoints}) == 40
     assert engine.check() == []
@@ -99,6 +102,29 @@ def test_connecting_and_disconnecting_at_once_leaves_nothing(engine: Engine) -> 
 
     assert at_once(12, mix) == []
     assert (snapshot(), tables(engine)) == before
+
+
+def test_what_somebody_is_taking_down_is_not_buried_meanwhile(engine: Engine) -> None:
+    """Its namespace is gone already, and its records are theirs."""
+    engine.connect("web", name="c1")
+    (ep,) = engine.endpoints()
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        with engine.store.transaction():
+            engine.store.update(replace(ep, maker=f"{other.pid}:{started(other.pid)}"))
+        run("ip netns del c1")
+        assert engine.gc() == []
+        assert [e.id for e in engine.endpoints()] == [ep.id]
+    finally:
+        other.kill()
+        other.wait()
+    assert engine.gc() == ["c1"]
+    assert engine.endpoints() == []
+
+
+def started(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[19]
 
 
 def test_one_namespace_is_connected_once_by_many_at_once(engine: Engine) -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 import pytest
 
 from benchmarks import work
-from netkit.model import EndpointRecord, NetworkRecord, PortSpec, SandboxRecord
+from netkit import model
+from netkit.addresses import Address
+from netkit.model import (
+    EndpointRecord,
+    NetworkRecord,
+    NetworkSpec,
+    PortSpec,
+    Request,
+    SandboxRecord,
+)
 from netkit.ports import Ports
 from netkit.store import SqliteStore
 from scenarios.lab import Host
@@ -56,16 +66,21 @@ def test_claiming_a_port_looks_at_no_other() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     ports = Ports(connection)
     spec = PortSpec(IPv4Address("10.0.0.1"), 40_000, 40_000, 80)
-    alone = _work(connection, lambda: ports.holder(spec))
+
+    def claim() -> None:
+        ports.claim("one", spec, (4,), _FreeHost(), str)
+        ports.release("one")
+
+    alone = _work(connection, claim)
     for port in range(10_000, 10_300):
-        ports.claim("other", PortSpec(None, port, port, 80), _FreeHost(), str)
-    assert _work(connection, lambda: ports.holder(spec)) == alone
+        ports.claim("other", PortSpec(None, port, port, 80), (4, 6), _FreeHost(), str)
+    assert _work(connection, claim) == alone
 
 
 class _FreeHost:
     """A host with no port in use."""
 
-    def probe_port(self, protocol: str, address: IPv4Address | None, port: int) -> None: ...
+    def probe_port(self, protocol: str, address: Address, port: int) -> None: ...
     def port_holder(self, protocol: str, port: int) -> str | None:
         return None
 
@@ -86,3 +101,28 @@ def _work(connection: sqlite3.Connection, call: Callable[[], object]) -> int:
     call()
     connection.set_progress_handler(None, 0)
     return done
+
+
+def test_a_connect_reads_no_more_records_the_more_there_are(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = host.engine()
+    engine.create_network(NetworkSpec("web", subnets=(IPv4Network("172.25.0.0/24"),)))
+    decode, read = model.decode, 0
+
+    def counted(text: str | bytes, kind: type[Any]) -> Any:
+        nonlocal read
+        read += 1
+        return decode(text, kind)
+
+    monkeypatch.setattr(model, "decode", counted)
+
+    def reads(name: str) -> int:
+        nonlocal read
+        read = 0
+        engine.connect("web", name=name, request=Request(ports=PortSpec.parse("80")))
+        return read
+
+    few = [reads(f"c{n}") for n in range(3)][-1]
+    many = [reads(f"d{n}") for n in range(20)][-1]
+    assert few == many
