@@ -46,7 +46,8 @@ def netkit(present: int, networks: int = 1) -> Iterator[Figures]:
         engine = host.engine()
         for number in range(networks):
             name = f"bench{number}"
-            engine.create_network(NetworkSpec(name, subnet=IPv4Network((10 + number << 24, 16))))
+            subnet = IPv4Network((10 + number << 24, 16))
+            engine.create_network(NetworkSpec(name, subnets=(subnet,)))
         for number in range(present):
             ports = PortSpec.parse(f"{10_000 + number}:80")
             name = f"bench{number % networks}"
@@ -118,7 +119,7 @@ def ip_and_nft(present: int) -> Iterator[Figures]:
 
     with Host():
         _execute(["nft", "-f", "-"], firewall.script())
-        nft("add", Isolate(BRIDGE, SUBNET), Masquerade(BRIDGE))
+        nft("add", Isolate(BRIDGE, (SUBNET,)), Masquerade(BRIDGE))
         run(
             f"ip link add {BRIDGE} type bridge",
             f"ip addr add {GATEWAY}/{SUBNET.prefixlen} dev {BRIDGE}",

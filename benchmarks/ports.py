@@ -15,12 +15,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from itertools import count
 from statistics import median
 from time import perf_counter
 
 from benchmarks.contest import Figures, Target, contest, show, table
+from netkit.addresses import Address
 from netkit.firewall import Publish
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import Kernel
@@ -43,7 +44,7 @@ def published(number: int) -> Iterator[Figures]:
     with Host() as host:
         lan = host.neighbour("lan", "10.9.0.1/24", "10.9.0.2/24")
         engine = host.engine()
-        engine.create_network(NetworkSpec("bench", subnet=IPv4Network("10.88.0.0/16")))
+        engine.create_network(NetworkSpec("bench", subnets=(IPv4Network("10.88.0.0/16"),)))
         turns = count()
         with ExitStack() as servers:
             for first in range(FIRST, FIRST + number, EACH):
@@ -52,8 +53,8 @@ def published(number: int) -> Iterator[Figures]:
                 web = engine.connect("bench", name=f"web{first}", request=Request(ports=ports))
                 assert web.netns is not None
                 servers.enter_context(_server(web.netns))
-            assert web.address is not None
-            extra = _Extra(engine.store, web.address.ip, FIRST + number)
+            assert web.addresses
+            extra = _Extra(engine.store, web.addresses[0].ip, FIRST + number)
             yield {}
             while True:
                 rate = at(lan, lambda: _connect_all("10.9.0.1", number, turns))
@@ -98,7 +99,7 @@ def _server(place: str) -> Iterator[None]:
 class _Extra:
     """One port more, again and again."""
 
-    def __init__(self, store: SqliteStore, address: IPv4Address, port: int) -> None:
+    def __init__(self, store: SqliteStore, address: Address, port: int) -> None:
         self._store = store
         self._spec = PortSpec(None, port, port, 80)
         self._rule = Publish(None, port, address, 80, "tcp")
@@ -108,7 +109,7 @@ class _Extra:
     def timed(self) -> Figures:
         begin = perf_counter()
         with self._store.transaction() as connection:
-            Ports(connection).claim("extra", self._spec, self._kernel, str)
+            Ports(connection).claim("extra", self._spec, (4,), self._kernel, str)
         claimed = perf_counter()
         self._firewall.add([self._rule])
         done = perf_counter()

@@ -69,7 +69,7 @@ def _connect(present: int) -> None:
     """What is traced."""
     with Host() as host:
         engine = host.engine()
-        engine.create_network(NetworkSpec("bench", subnet=IPv4Network("10.88.0.0/16")))
+        engine.create_network(NetworkSpec("bench", subnets=(IPv4Network("10.88.0.0/16"),)))
         for number in range(present):
             engine.connect("bench", name=f"c{number}")
         netns.create("new")
