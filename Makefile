@@ -1,7 +1,7 @@
 # Every target sets up what it needs, on a fresh Debian 12 too, as root or as an ordinary user.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench clean
+.PHONY: help setup demo check test man bench clean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -18,7 +18,10 @@ check: setup ## style and types
 	.venv/bin/mypy
 
 test: check ## check, then all tests and scenarios
-	.venv/bin/pytest -n 2
+	.venv/bin/pytest -n 4 # on two cores too: a good part of the time they wait for what must not come
+
+man: setup ## manual pages into build/man, of what --help is made of
+	@.venv/bin/python -c 'from netkit.cli import cli, man; print(*man.write(cli, "build/man"))'
 
 bench: ## measure; installs the programs netkit is compared with
 	@.ci/setup bench
