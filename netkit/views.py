@@ -16,6 +16,7 @@ from netkit.errors import NetkitError
 from netkit.kernel import netns
 from netkit.model import (
     EndpointRecord,
+    HostRecord,
     LinkRecord,
     NetworkRecord,
     PortMapping,
@@ -170,7 +171,9 @@ def container(engine: Engine, sandbox: SandboxRecord) -> View:
     """`inspect` of a container or namespace."""
     endpoints = engine.endpoints(sandbox=sandbox.id)
     joined = [(engine.network(ep.network), ep) for ep in endpoints]
-    networks = {net.name: _endpoint(net, ep) for net, ep in joined}
+    tables = engine.store.by_id(HostRecord, "tables")
+    back_end = tables.firewall if tables else None
+    networks = {net.name: _endpoint(net, ep, back_end) for net, ep in joined}
     first = gateway.holder(engine.store, endpoints) or next(iter(endpoints), None)
     files = sandbox.files
     return {
@@ -290,7 +293,7 @@ def _mappings(endpoints: list[EndpointRecord]) -> list[PortMapping]:
     return [mapping for ep in endpoints for mapping in ep.ports]
 
 
-def _endpoint(net: NetworkRecord, ep: EndpointRecord) -> View:
+def _endpoint(net: NetworkRecord, ep: EndpointRecord, back_end: str | None) -> View:
     return {
         **_address(ep),
         "NetworkID": ep.network,
@@ -298,17 +301,19 @@ def _endpoint(net: NetworkRecord, ep: EndpointRecord) -> View:
         "GwPriority": ep.gateway_priority,
         "InterfaceName": ep.ifname,
         "HostInterfaceName": ep.host_ifname,
-        "SpoofGuard": _guard(net, ep),
+        "SpoofGuard": _guard(net, ep, back_end),
         **_extras(ep),
     }
 
 
-def _guard(net: NetworkRecord, ep: EndpointRecord) -> str:
+def _guard(net: NetworkRecord, ep: EndpointRecord, back_end: str | None) -> str:
     """What the firewall holds an interface to; nothing, if it is none of the host's."""
-    if not ep.host_ifname:
+    if not ep.host_ifname or back_end == "none":
         return ""
     if drivers.load(net.driver).TRAITS.routed:
         return "ip"  # there is nobody on its link to whom MACs would matter
+    if back_end == "iptables":  # it sees what the host receives, not what a bridge passes on
+        return "ip" if ep.addresses else ""
     return "mac,ip,arp" if ep.addresses else "mac"
 
 

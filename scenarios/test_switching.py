@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from ipaddress import ip_interface, ip_network
 
 import pytest
@@ -218,6 +218,23 @@ def test_a_host_linked_to_keeps_its_rules_without_any_network(host: Host, lan: s
     assert typed("check") == ""
     (end,) = [end for link in host.engine().links() for end in link.ends if end.sandbox is None]
     assert legacy_rules().count(f" {end.ifname} ") > 6
+
+
+def test_e10_inspect_says_what_a_container_is_held_to_on_each(host: Host, engine: Engine) -> None:
+    """Docker has no such field, and iptables sees less than nftables."""
+    engine.create_network(NetworkSpec("net"))
+    engine.create_network(NetworkSpec("routed", driver="veth"))
+    engine.connect("net", name="c")
+    engine.connect("routed", "c")
+    told = "{{range .NetworkSettings.Networks}}{{.SpoofGuard}};{{end}}"
+    for back_end, guards in (
+        ("nftables", "mac,ip,arp;ip;"),
+        ("iptables", "ip;ip;"),
+        ("none", ";;"),
+    ):
+        with suppress(Conflict):  # it is the first
+            engine.use_firewall(back_end)
+        assert ok("inspect", "--format", told, "c").strip() == guards
 
 
 def test_none_has_no_rules_and_whoever_comes_back_has_them_all(host: Host, engine: Engine) -> None:
