@@ -134,10 +134,9 @@ class Engine:
             return kernel.firewall.name, text
 
     def use_firewall(self, name: str) -> None:
-        """Move all rules to another back end; both are in force meanwhile, so nothing is open.
+        """Move all rules to another back end; both are in force meanwhile, so nothing is open."""
+        from netkit import switching
 
-        Each half is an intent: killed in between, the next call closes the one that is not used.
-        """
         with self._job() as kernel, self.store.locked("host"), ExitStack() as locks:
             for net in sorted(self.store.all(NetworkRecord), key=lambda net: net.id):
                 locks.enter_context(self.store.locked(net.id))
@@ -149,76 +148,8 @@ class Engine:
                 )
             if tables.firewall == name:
                 raise Conflict(f"the networks here use firewall '{name}' already")
-            self._move(tables, name, kernel)
-
-    def _move(self, tables: HostRecord, name: str, kernel: Kernel) -> None:
-        former = tables.firewall or kernel.firewall.name
-        back_end = firewall.load(name)
-        own = steps.encode((steps.Tables(),) if back_end.script() else ())
-        moved = replace(tables, firewall=name, steps=own)
-        if tables.epoch != self.changes.epoch:  # a reboot took the rules; they come back as these
-            self.store.update(moved)
-            return
-        plans = self._plans()
-        rules = tuple(rule for _, plan in plans for rule in steps.held(plan))
-        # other tools' chains may be in the way of the one, and not of the other
-        with _translated(f"cannot use firewall '{name}'"):
-            found = kernel.obstacles(back_end)
-        old = [step for _, plan in plans for step in plan if isinstance(step, steps.Passage)]
-        new = steps.prepare((steps.BackEnd(name=name, rules=rules),), kernel)
-        coming = self._intent(name, (*new, *(way.through(found).but(way.obstacles) for way in old)))
-        with self.store.transaction():
-            self.store.put(coming)
-        self.changes.realise([coming], kernel, commit=False)
-        going = self._intent(former, (*(way.but(found) for way in old), steps.BackEnd(name=former)))
-        with self.store.transaction():
-            self.store.remove(coming)
-            self.store.put(going)
-            self.store.update(moved)
-            # what others have begun to remove meanwhile they remove from the former
-            left = [(record, plan) for record, plan in self._plans() if record.maker is None]
-            for record, plan in left:
-                now = [s.through(found) if isinstance(s, steps.Passage) else s for s in plan]
-                if tuple(now) != plan:
-                    self.store.update(replace(record, steps=steps.encode(now)))
-        held = {rule for _, plan in left for rule in steps.held(plan)}
-        if stale := [rule for rule in rules if rule not in held]:
-            with _translated(f"cannot take back what firewall '{name}' should not have"):
-                back_end.delete(stale)
-        self.changes.undo([going], kernel)
-        with suppress(OSError):
-            listing = "" if self.changes.dry else firewall.load(former).listing()
-            if "admin" in listing.lower():
-                self.changes.warn(
-                    f"your own rules in the admin chain of {former} have stayed there, without "
-                    f"effect: write them again for {name}"
-                )
-
-    def _plans(self) -> list[tuple[Record, steps.Plan]]:
-        """What is in force here, in the order it was made."""
-        return [
-            (record, steps.decode(record.steps))
-            for record in self._records()
-            if record.epoch == self.changes.epoch
-        ]
-
-    def _intent(self, name: str, plan: steps.Plan) -> HostRecord:
-        return HostRecord(
-            id=f"firewall {name}",
-            epoch=self.changes.epoch,
-            maker=self.changes.maker,
-            steps=steps.encode(plan),
-        )
-
-    def _records(self) -> list[Record]:
-        """Everything on record, each after what it stands on."""
-        return [
-            *self.store.all(HostRecord),
-            *self.store.all(NetworkRecord),
-            *self.store.all(SandboxRecord),
-            *self.store.all(EndpointRecord),
-            *self.store.all(LinkRecord),
-        ]
+            with _translated(f"cannot use firewall '{name}'"):
+                switching.move(self.changes, tables, name, kernel)
 
     # -- networks
 
@@ -777,7 +708,7 @@ class Engine:
         """Where the kernel is not as the records say: of a container or network, or of all."""
         records: list[Record] = []
         if name is None:
-            records = self._records()
+            records = self.store.everything()
         elif (net := self.store.find(NetworkRecord, name)) is not None:
             records += [*self.store.all(HostRecord), net]
             records += self.store.all(EndpointRecord, network=net.id)

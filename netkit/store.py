@@ -323,6 +323,16 @@ class SqliteStore:
         records = [_record(kind, row) for row in self._rows(" AND ".join(wheres), *values)]
         return sorted(records, key=lambda record: (record.created, record.id))
 
+    def everything(self) -> list[Record]:
+        """All that was made and stands, each after what it stands on."""
+        return [
+            *self.all(HostRecord),
+            *self.all(NetworkRecord),
+            *self.all(SandboxRecord),
+            *self.all(EndpointRecord),
+            *self.all(LinkRecord),
+        ]
+
     def intents(self) -> list[Record]:
         """The records in the midst of being made or deleted, in the order they are to be undone."""
         if not self.exists():

@@ -74,7 +74,7 @@ ORDER = """
     netkit/extras.py
     netkit/endpoints.py
     netkit/alterations.py
-    netkit/links.py netkit/grants.py
+    netkit/links.py netkit/grants.py netkit/switching.py
     netkit/engine.py
     netkit/containers.py
     netkit/views.py
