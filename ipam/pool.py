@@ -30,7 +30,6 @@ from ipam.errors import AddressInUse, AddressOutOfRange, InvalidPool
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Interface = IPv4Interface | IPv6Interface
-_NETWORKS = (IPv4Network, IPv6Network)
 
 
 class Ranges(tuple[tuple[int, int], ...]):

@@ -28,7 +28,8 @@ def move(changes: Changes, tables: HostRecord, name: str, kernel: Kernel) -> Non
     own = steps.encode((steps.Tables(),) if back_end.script() else ())
     moved = replace(tables, firewall=name, steps=own)
     if tables.epoch != changes.epoch:  # a reboot took the rules; they come back as these
-        store.update(moved)
+        with store.transaction():
+            store.update(moved)
         return
     plans = _plans(changes)
     rules = tuple(rule for _, plan in plans for rule in steps.held(plan))
