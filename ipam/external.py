@@ -8,9 +8,7 @@ Shapes   a plugin is a plain file name, looked for in a list of directories, the
 Units    seconds, bytes
 Errors   PluginRefused where the plugin says no, PluginFailed where it is of no use, both with CNI's
          code; InvalidPool for a name or an owner that is none (ipam.errors)
-Source   CNI SPEC.md 1.1.0 (execution, delegated plugins) and the results of 0.1.0 to 1.1.0; grammar
-         of names: CVE-2021-20206, where `type: ../../bin/x` ran any program
-Needs    Linux 5.3 (pidfd_open)
+Source   CNI SPEC.md 1.1.0 (delegated plugins) and the results of 0.1.0 to 1.1.0
 """
 
 from __future__ import annotations
@@ -18,30 +16,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface, ip_network
-from time import monotonic
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ipam.errors import InvalidPool, IpamError, PluginFailed, PluginRefused
+from ipam.execution import DIRECTORIES, IFNAME, NAME, NO_USE, NOT_STARTED, execute, plain
 from ipam.pool import Address, Interface, Network, parse_address
 
 if TYPE_CHECKING:
-    from subprocess import Popen
-
     from ipam.leases import Owner
 
-DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 VERSION = "1.0.0"  # known to all plugins in the field; 1.1.0 is not
-NOT_STARTED, NO_USE, TOO_LATE, UNKNOWN = 5, 6, 11, 999  # codes of CNI's
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_IFNAME = re.compile(r"(?!\.{1,2}$)[!-.0-9;-~]{1,15}", re.ASCII)  # no blank, no / and no :
-_CHUNK = 1 << 16
-_SAID = 300  # characters of a plugin's own words in a message
 _KINDS = {dict: "an object", list: "a list", str: "text", int: "a number"}
 
 T = TypeVar("T")
@@ -137,7 +126,7 @@ class ExternalAllocator:
                 given = [interface.ip for interface in grant.interfaces]
                 for missing in sorted(asked - {*given}, key=str):
                     said = ", ".join(map(str, given))
-                    raise _Failure(f"it was asked for {missing} and gave {said}", NO_USE)
+                    raise PluginFailed(f"it was asked for {missing} and gave {said}", code=NO_USE)
         except (PluginRefused, InvalidPool):
             raise
         except BaseException as error:
@@ -174,18 +163,20 @@ class ExternalAllocator:
         """Run the plugin once; what it prints."""
         environ = self._environ(verb, owner)
         stdin = json.dumps({**self._conf, **(conf or {})}).encode()
-        program = self._find()
-        status, answer, complaint = _run(
-            program, environ, stdin, self._timeout_s, self._max_bytes, self._holding
+        answer, _ = execute(
+            self.plugin,
+            environ,
+            stdin,
+            timeout_s=self._timeout_s,
+            max_bytes=self._max_bytes,
+            holding=self._holding,
         )
-        if status:
-            raise _refusal(status, answer, complaint)
         return answer
 
     def _environ(self, verb: str, owner: Owner) -> dict[str, str]:
         container, _, ifname = owner.key.partition("/")
         ifname = ifname or "eth0"
-        if not _IFNAME.fullmatch(ifname):
+        if not IFNAME.fullmatch(ifname):
             raise InvalidPool(f"{ifname[:40]!r} is no name for an interface")
         if verb != "DEL" and not owner.netns:
             raise InvalidPool(
@@ -202,40 +193,18 @@ class ExternalAllocator:
             "CNI_PATH": ":".join(self.directories),
         }
 
-    def _find(self) -> str:
-        for directory in self.directories:
-            path = os.path.join(directory, self.plugin)
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                return path
-        raise _Failure(
-            f"it is not in {', '.join(self.directories) or 'any directory'}", NOT_STARTED
-        )
-
     @contextmanager
     def _telling(self, verb: str, owner: Owner) -> Iterator[None]:
         """A failure becomes an error that says of whom, for whom, and in which network."""
         try:
             yield
-        except _Failure as failure:
-            kind = PluginRefused if failure.refused else PluginFailed
-            what = f"{self.plugin} {verb} for {owner.key} in {self.network!r}: {failure}"
-            raise kind(what, failure.hint, code=failure.code) from None
-
-
-class _Failure(Exception):
-    """What stood in the way."""
-
-    def __init__(
-        self, why: str, code: int, hint: str | None = None, *, refused: bool = False
-    ) -> None:
-        super().__init__(why)
-        self.code = code
-        self.hint = hint
-        self.refused = refused
+        except PluginFailed as failed:
+            what = f"{self.plugin} {verb} for {owner.key} in {self.network!r}: {failed.message}"
+            raise type(failed)(what, failed.hint, code=failed.code) from None
 
 
 def _name(name: str, whose: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InvalidPool(
             f"{name[:40]!r} is no name for {whose}",
             "letters, digits, _ . and - only, 128 at most, and a letter or digit first",
@@ -243,142 +212,14 @@ def _name(name: str, whose: str) -> str:
     return name
 
 
-# -- one execution --------------------------------------------------------------------------------
-
-
-def _run(
-    program: str,
-    environ: Mapping[str, str],
-    stdin: bytes,
-    timeout_s: float,
-    max_bytes: int,
-    holding: Sequence[int] = (),
-) -> tuple[int, bytes, bytes]:
-    """Exit status (negative: the signal), standard output, and the end of standard error."""
-    import subprocess  # lazily: 10 ms
-
-    try:
-        child = subprocess.Popen(
-            [program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environ,
-            cwd="/",
-            start_new_session=True,
-            pass_fds=holding,
-            bufsize=0,
-        )
-    except (OSError, ValueError) as error:
-        raise _Failure(f"it cannot be started: {error}", NOT_STARTED) from None
-    with child:  # which closes the pipes and waits
-        try:
-            answer, complaint = _converse(child, stdin, monotonic() + timeout_s, max_bytes)
-        except TimeoutError:
-            raise _Failure(f"no answer in {timeout_s:g} s, so it was killed", TOO_LATE) from None
-        finally:
-            # Nobody has waited for the child yet, so its number is still its group's. What it left
-            # behind goes too; a daemon that is to stay makes a session of its own
-            with suppress(OSError):
-                os.killpg(child.pid, signal.SIGKILL)
-    return child.returncode, answer, complaint
-
-
-def _converse(
-    child: Popen[bytes], stdin: bytes, deadline: float, max_bytes: int
-) -> tuple[bytes, bytes]:
-    """Write and read until the child has ended; what it has started may hold the pipes longer."""
-    from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
-
-    assert child.stdin
-    assert child.stdout
-    assert child.stderr
-    rest, answer, complaint = memoryview(stdin), bytearray(), bytearray()
-    end = os.pidfd_open(child.pid)
-    try:
-        with DefaultSelector() as selector:
-            for pipe in (child.stdin, child.stdout, child.stderr):
-                os.set_blocking(pipe.fileno(), False)
-            selector.register(child.stdin, EVENT_WRITE)
-            selector.register(child.stdout, EVENT_READ, answer)
-            selector.register(child.stderr, EVENT_READ, complaint)
-            selector.register(end, EVENT_READ)
-            ended = False
-            while not ended:
-                left_s = deadline - monotonic()
-                ready = selector.select(left_s) if left_s > 0 else []
-                if not ready:
-                    raise TimeoutError
-                ended = any(key.fileobj == end for key, _ in ready)
-                for key, _ in ready:
-                    if key.fileobj is child.stdin:
-                        rest = _write(child.stdin, rest)
-                        if not rest:
-                            selector.unregister(child.stdin)
-                            child.stdin.close()
-                    elif key.data is not None and not _read(key.fd, key.data):
-                        selector.unregister(key.fileobj)
-                if len(answer) > max_bytes:
-                    raise _Failure(f"its answer is longer than {max_bytes} bytes", NO_USE)
-                del complaint[:-_CHUNK]
-    finally:
-        os.close(end)
-    while len(answer) <= max_bytes and _read(child.stdout.fileno(), answer):  # the last of it
-        pass
-    _read(child.stderr.fileno(), complaint)
-    if len(answer) > max_bytes:
-        raise _Failure(f"its answer is longer than {max_bytes} bytes", NO_USE)
-    return bytes(answer), bytes(complaint)
-
-
-def _write(pipe: IO[bytes], rest: memoryview) -> memoryview:
-    """Write some of *rest*; what remains."""
-    try:
-        return rest[os.write(pipe.fileno(), rest) :]
-    except BrokenPipeError:  # it does not care for all of it
-        return rest[:0]
-
-
-def _read(fd: int, text: bytearray) -> bool:
-    """Add to *text* what is there to be read; whether there was something."""
-    with suppress(BlockingIOError):
-        chunk = os.read(fd, _CHUNK)
-        text += chunk
-        return bool(chunk)
-    return False
-
-
 # -- answers --------------------------------------------------------------------------------------
-
-
-def _refusal(status: int, answer: bytes, complaint: bytes) -> _Failure:
-    """What an exit status other than 0 means: an error in CNI's form, or something broken."""
-    with suppress(ValueError, RecursionError):
-        error = json.loads(answer)
-        if isinstance(error, dict) and isinstance(error.get("msg"), str):
-            code = error.get("code")
-            return _Failure(
-                _plain(error["msg"]),
-                code if isinstance(code, int) and code > 0 else UNKNOWN,
-                _plain(str(error.get("details") or "")) or None,
-                refused=True,
-            )
-    how = f"signal {-status} ended it" if status < 0 else f"it ended with status {status}"
-    said = _plain((complaint.strip() or answer.strip()).decode(errors="replace"))
-    return _Failure(f"{how}{': ' if said else ' and said nothing'}{said}", NO_USE)
-
-
-def _plain(text: str) -> str:
-    """*text* for a message: one line, printable, its end if it is long."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(line.split())[-_SAID:]
 
 
 def _read_grant(answer: bytes) -> Grant:
     try:
         return _grant(_typed(json.loads(answer), dict, "the answer"))
     except (ValueError, RecursionError) as error:
-        raise _Failure(f"its answer cannot be used: {_plain(str(error))}", NO_USE) from None
+        raise PluginFailed(f"its answer cannot be used: {plain(str(error))}", code=NO_USE) from None
 
 
 def _grant(result: Mapping[str, Any]) -> Grant:

@@ -11,7 +11,8 @@ Source   on-disk format of HostLocalDir: containernetworking/plugins, plugins/ip
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_UN, flock
 from ipaddress import ip_address, ip_network
@@ -177,7 +178,10 @@ class SqliteLeases:
     kept or lost with whatever else the caller commits. On a path the file is ours: WAL, mode 0600.
     """
 
-    def __init__(self, database: Connection | str | os.PathLike[str]) -> None:
+    def __init__(
+        self, database: Connection | str | os.PathLike[str], *, made: bool = False
+    ) -> None:
+        """*made*: the tables are there, as this version has them."""
         import sqlite3  # lazily: HostLocalDir does without it
 
         self._flock: int | None = None
@@ -196,6 +200,8 @@ class SqliteLeases:
             with self._locked():
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = NORMAL")
+        if made:
+            return
         with self._transaction():
             old = self._db.execute(_IS_OLD).fetchone()
             statements = (_SET_ASIDE, *_SCHEMA, *_TAKE_OVER) if old else _SCHEMA
@@ -434,19 +440,52 @@ class SqliteLeases:
 # -- host-local's directory -----------------------------------------------------------------------
 
 
+class _View:
+    """Who holds what in a directory, as last seen, and what it then was."""
+
+    def __init__(self, owners: dict[Address, Owner]) -> None:
+        self.owners = owners
+        self.stamp: tuple[int, int, int] | None = None
+        self._held: dict[str, list[Address]] = {}
+        for ip, owner in owners.items():
+            self._held.setdefault(owner.key, []).append(ip)
+
+    def add(self, ip: Address, owner: Owner) -> None:
+        self.owners[ip] = owner
+        self._held.setdefault(owner.key, []).append(ip)
+
+    def remove(self, ip: Address) -> None:
+        key = self.owners.pop(ip).key
+        self._held[key].remove(ip)
+        if not self._held[key]:
+            del self._held[key]
+
+    def held(self, owner: Owner) -> list[Address]:
+        """The addresses of *owner*; failing that, those an old version filed under the id alone."""
+        keys = (owner.key, owner.key.partition("/")[0])
+        return next(([*self._held[key]] for key in keys if key in self._held), [])
+
+
+# By path: what a process that lives long, netkitd, need not read again
+_views: dict[str, _View] = {}
+_MOST_VIEWS = 64
+
+
 class HostLocalDir:
     """The directory of one network of CNI's host-local plugin, safe with that plugin beside us.
 
     A file per address, named by it, holding "containerID\\r\\nifname" (the id alone, if an old
     version wrote it); `last_reserved_ip.<index>`, the round robin's memory, per range set; `lock`.
     An owner's key is "containerID/ifname"; its boot and netns are not kept, so nothing tells a
-    reservation from a lease. Finding an owner reads every file: that is the format's price.
+    reservation from a lease. Finding an owner reads every file, that is the format's price: once in
+    a process, and again when somebody else has changed the directory.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, index: int = 0) -> None:
         self._path = os.fspath(path)
         self._last = f"last_reserved_ip.{index}"
-        os.makedirs(self._path, mode=0o755, exist_ok=True)
+        if not os.path.isdir(self._path):
+            os.makedirs(self._path, mode=0o755, exist_ok=True)
 
     def lease(self, pool: Pool, owner: Owner, wanted: int | None = None) -> int:
         static = None if wanted is None else (pool, wanted)
@@ -455,8 +494,15 @@ class HostLocalDir:
     def lease_any(
         self, pools: Sequence[Pool], owner: Owner, wanted: tuple[Pool, int] | None = None
     ) -> tuple[Pool, int]:
-        """A lease from a range set: one address from whichever of *pools* comes next."""
-        return self._lease(pools, owner, wanted, lambda ip: any(pool.spans(ip) for pool in pools))
+        """A lease from a range set: one address from whichever of *pools* comes next.
+
+        As with host-local, the round goes on behind what is *wanted*, too.
+        """
+
+        def ours(ip: Address) -> bool:
+            return any(pool.spans(ip) for pool in pools)
+
+        return self._lease(pools, owner, wanted, ours, goes_on=True)
 
     def release(self, pool: Pool, owner: Owner) -> int | None:
         freed = self._release(owner, lambda ip: ip in pool.subnet)
@@ -472,11 +518,11 @@ class HostLocalDir:
     def addresses(self, owner: Owner) -> list[Address]:
         """All that *owner* holds here, in any pool."""
         with self._locked():
-            return _held(self._files(), owner)
+            return self._view().held(owner)
 
     def owners(self, pool: Pool) -> list[tuple[Owner, int]]:
         with self._locked():
-            files = self._files()
+            files = self._view().owners.copy()
         mine = ((pool.offset(ip), owner) for ip, owner in files.items() if ip in pool.subnet)
         return [(owner, offset) for offset, owner in sorted(mine)]
 
@@ -489,19 +535,19 @@ class HostLocalDir:
         self, alive: Callable[[Owner], bool], pool: Pool | None = None
     ) -> list[tuple[Owner, Address]]:
         with self._locked():
-            files = self._files()
+            files = self._view().owners.copy()
         mine = ((owner, ip) for ip, owner in files.items() if not pool or ip in pool.subnet)
         # *alive* may be slow, so it is asked outside the lock; then see if the lease has changed
         dead = [(owner, ip) for owner, ip in mine if not alive(owner)]
         with self._locked():
-            files = self._files()
+            files = self._view().owners
             freed = [(owner, ip) for owner, ip in dead if files.get(ip) == owner]
-            self._unlink(ip for _, ip in freed)
+            self._free(ip for _, ip in freed)
         return freed
 
     def drop(self, pool: Pool) -> None:
         with self._locked():
-            self._unlink(ip for ip in self._files() if ip in pool.subnet)
+            self._free([ip for ip in self._view().owners if ip in pool.subnet])
 
     def _lease(
         self,
@@ -509,6 +555,8 @@ class HostLocalDir:
         owner: Owner,
         wanted: tuple[Pool, int] | None,
         ours: Callable[[Address], bool],
+        *,
+        goes_on: bool = False,
     ) -> tuple[Pool, int]:
         if any(pool.sticky for pool in pools):
             raise InvalidPool(
@@ -516,62 +564,107 @@ class HostLocalDir:
                 "let the pool go round (round_robin), or keep its leases in SQLite",
             )
         with self._locked():
-            files = self._files()
-            for ip in filter(ours, _held(files, owner)):
+            view = self._view()
+            for ip in filter(ours, view.held(owner)):
                 raise _doubled(next(pool for pool in pools if ip in pool.subnet), ip, owner)
             if wanted is not None:
                 ip = wanted[0].address(wanted[1])
-                if ip in files:
-                    raise _taken(ip, files[ip])
-                self._write(str(ip), _content(owner), os.O_EXCL)
+                if not self._file(ip, owner, goes_on):
+                    raise _taken(ip, view.owners.get(ip, Owner("nobody known")))
                 return wanted
             for pool, offset in _round(pools, self._last_reserved(pools)):
                 ip = pool.address(offset)
-                if ip not in files:
-                    self._write(str(ip), _content(owner), os.O_EXCL)
-                    self._write(self._last, str(ip), os.O_TRUNC)
+                if ip not in view.owners and self._file(ip, owner, goes_on=True):
                     return pool, offset
         raise _exhausted(pools)
 
+    def _file(self, ip: Address, owner: Owner, goes_on: bool) -> bool:
+        """Write a lease, unless something of the name is there, a lease or not."""
+        view = self._view()
+        try:
+            self._write(str(ip), owner.key.replace("/", "\r\n", 1), os.O_EXCL)
+        except FileExistsError:
+            return False
+        if goes_on:
+            self._write(self._last, str(ip))
+        view.add(ip, owner)
+        self._seal(view)
+        return True
+
     def _release(self, owner: Owner, ours: Callable[[Address], bool]) -> list[Address]:
         with self._locked():
-            freed = list(filter(ours, _held(self._files(), owner)))
-            self._unlink(freed)
+            freed = list(filter(ours, self._view().held(owner)))
+            self._free(freed)
         return freed
 
-    def _files(self) -> dict[Address, Owner]:
-        """Who holds what, by the files; call it under the lock."""
+    def _view(self) -> _View:
+        """Who holds what; call it under the lock."""
+        view = _views.get(self._path)
+        if view is None or view.stamp is None or view.stamp != self._stamp():
+            if len(_views) >= _MOST_VIEWS:
+                _views.clear()
+            view = _views[self._path] = _View(self._read())
+            self._seal(view)
+        return view
+
+    def _stamp(self) -> tuple[int, int, int]:
+        found = os.stat(self._path)
+        return found.st_dev, found.st_ino, found.st_mtime_ns
+
+    def _seal(self, view: _View) -> None:
+        """Mark the directory as it is now: any file that comes or goes takes the mark away.
+
+        The mark is a time of last change in the past, to the nanosecond, so that no other change
+        ever has it. The time a change leaves by itself is that of the kernel's last tick, and so
+        the next one, by another process, may leave the same.
+        """
+        past_ns = time.time_ns() - 10**9 - int.from_bytes(os.urandom(4)) % 10**9
+        view.stamp = None
+        with suppress(OSError):
+            os.utime(self._path, ns=(past_ns, past_ns))
+            stamp = self._stamp()
+            if stamp[2] == past_ns:  # or the file system's times are coarse
+                view.stamp = stamp
+
+    def _read(self) -> dict[Address, Owner]:
         held: dict[Address, Owner] = {}
         for name in os.listdir(self._path):
             try:
                 ip = ip_address(name)
             except ValueError:
                 continue  # `lock`, `last_reserved_ip.0`
-            with open(os.path.join(self._path, name), "rb") as file:
-                text = os.fsdecode(file.read().strip())
+            try:
+                text = _text(os.path.join(self._path, name))
+            except IsADirectoryError:
+                continue
             if text:
-                held[ip] = Owner(text.replace("\r\n", "/", 1))
+                held[ip] = Owner("/".join(text.split(maxsplit=1)))
             else:  # its writer held the lock and was killed before it had written
-                self._unlink([ip])
+                os.unlink(os.path.join(self._path, name))
         return held
 
     def _last_reserved(self, pools: Sequence[Pool]) -> Address | None:
         if pools[0].round_robin:
-            with suppress(OSError, ValueError), open(os.path.join(self._path, self._last)) as file:
-                return ip_address(file.read().strip())
+            with suppress(OSError, ValueError):
+                return ip_address(_text(os.path.join(self._path, self._last)))
         return None
 
-    def _write(self, name: str, text: str, flags: int) -> None:
+    def _write(self, name: str, text: str, flags: int = 0) -> None:
         flags |= os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(os.path.join(self._path, name), flags, 0o600)
         try:
-            os.write(fd, os.fsencode(text))
+            # cut off after, and not before: else ext4 waits for the disk, milliseconds
+            os.ftruncate(fd, os.write(fd, os.fsencode(text)))
         finally:
             os.close(fd)
 
-    def _unlink(self, ips: Iterable[Address]) -> None:
+    def _free(self, ips: Iterable[Address]) -> None:
+        view = self._view()
         for ip in ips:
-            os.unlink(os.path.join(self._path, str(ip)))
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._path, str(ip)))
+            view.remove(ip)
+        self._seal(view)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -583,16 +676,13 @@ class HostLocalDir:
             os.close(fd)
 
 
-def _content(owner: Owner) -> str:
-    return owner.key.replace("/", "\r\n", 1)
-
-
-def _held(files: Mapping[Address, Owner], owner: Owner) -> list[Address]:
-    """The addresses of *owner*; failing that, those an old version filed under the id alone."""
-    for key in (owner.key, owner.key.partition("/")[0]):
-        if ips := [ip for ip, holder in files.items() if holder.key == key]:
-            return ips
-    return []
+def _text(path: str) -> str:
+    """What a file of host-local's says."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
+    try:
+        return os.fsdecode(os.read(fd, 1 << 12).strip())
+    finally:
+        os.close(fd)
 
 
 def _round(pools: Sequence[Pool], last: Address | None) -> Iterator[tuple[Pool, int]]:

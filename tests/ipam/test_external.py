@@ -22,6 +22,7 @@ from ipam import (
     Owner,
     PluginFailed,
     PluginRefused,
+    execution,
 )
 from ipam import external as ipam_external
 
@@ -68,7 +69,7 @@ def saying(answer: str) -> str:
 def host_local(request: pytest.FixtureRequest, tmp_path: Path) -> ExternalAllocator:
     """Ours, and the one in Go where it is installed."""
     name: str = request.param
-    directories = [*ipam_external.DIRECTORIES]
+    directories = [*execution.DIRECTORIES]
     if name == "netkit-host-local":
         directories = [str(tmp_path / "bin")]
         program = tmp_path / "bin" / name
@@ -185,6 +186,13 @@ def test_a_name_that_is_no_plain_file_name_runs_nothing(name: str) -> None:
         assert refused.value.hint
 
 
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_neither_does_it_when_a_runtime_or_a_plugin_executes_one(name: str) -> None:
+    with pytest.raises(PluginFailed, match="is no name for a plugin") as failed:
+        execution.execute(name, {"CNI_PATH": "/bin:/usr/bin/env/.."}, b"")
+    assert failed.value.code == 5
+
+
 @pytest.mark.parametrize("directory", ["bin", "../bin", "", "/a:/b", "/a\0b"])
 def test_a_directory_that_depends_on_where_we_stand_is_refused(directory: str) -> None:
     with pytest.raises(InvalidPool, match="is no directory for plugins"):
@@ -284,9 +292,9 @@ def test_a_flood_of_complaints_is_read_and_forgotten(make: Make, tmp_path: Path)
     allocator = make(f"head -c 3000000 /dev/zero >&2\n{saying(GOOD)}")
     assert [str(each) for each in allocator.lease(C1)] == ["10.1.0.2/24"]
     program, environ = str(tmp_path / "bin" / "plugin"), {"PATH": os.defpath}
-    status, answer, complaint = ipam_external._run(program, environ, b"", BOUND_S, 100)
+    status, answer, complaint = execution._run(program, environ, b"", BOUND_S, 100)
     assert (status, answer) == (0, b"")
-    assert 0 < len(complaint) <= 2 * ipam_external._CHUNK
+    assert 0 < len(complaint) <= 2 * execution._CHUNK
 
 
 def test_neither_descriptors_nor_children_are_left(make: Make) -> None:
@@ -490,7 +498,7 @@ def test_no_answer_raises_anything_but_what_is_said(
     text = json.dumps(answer | ({"ips": entries} if entries else {})).encode()
     try:
         got = ipam_external._read_grant(text)
-    except ipam_external._Failure as failure:
+    except PluginFailed as failure:
         assert failure.code == 6  # noqa: PT017
     else:
         assert got.interfaces
