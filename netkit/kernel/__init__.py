@@ -7,7 +7,7 @@ Errors   OSError everywhere: a step translates, because only it knows what was b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -75,11 +75,26 @@ class Kernel:
         group: int | None = None,
         multi_queue: bool = False,
         vnet_hdr: bool = False,
+        label: str | None = None,
     ) -> None:
-        """Make a tap or tun device, down, in the namespace at *at*: whole or not at all."""
+        """Make a tap or tun device, down, in the namespace at *at*: whole or not at all.
+
+        *label* is the SELinux context a tap's maker is to have had.
+        """
         from netkit.kernel import tuntap
 
         def create() -> None:
+            if label is not None:
+                tuntap.create_labelled(
+                    label,
+                    name,
+                    mac=mac or "",
+                    mtu=mtu,
+                    owner=owner,
+                    group=group,
+                    multi_queue=multi_queue,
+                )
+                return
             tuntap.create(
                 name,
                 mode,
@@ -97,7 +112,10 @@ class Kernel:
         """The host's interfaces with this MAC, or on this device: a PCI address or a /sys path."""
         here = self.netlink().links()
         if mac is not None:
-            return sorted(link.name for link in here if link.mac == mac.lower())
+            found = [link for link in here if link.mac == mac.lower()]
+            # what is on a card, a VLAN or a bridge, has the same
+            cards = [link for link in found if link.kind is None]
+            return sorted(link.name for link in cards or found)
         from netkit.kernel import devices
 
         names = {link.name for link in here}
@@ -169,6 +187,24 @@ class Kernel:
 
         return foreign.check(dev, obstacles)
 
+    def hearers(self, chain: str, *, make: bool) -> Sequence[str]:
+        """The iptables programs that have an admin's *chain*, or could *make* it."""
+        from netkit.firewall import foreign
+
+        return foreign.hearers(chain, make=make) if self.firewall.script() else ()
+
+    def hear(self, chain: str, programs: Sequence[str], on: bool = True) -> None:
+        """Ask an admin's chain first about all that is forwarded; or no more."""
+        from netkit.firewall import foreign
+
+        (foreign.hear if on else foreign.unhear)(chain, programs)
+
+    def unheard(self, chain: str, programs: Sequence[str]) -> Sequence[str]:
+        """What keeps an admin's chain from being asked."""
+        from netkit.firewall import foreign
+
+        return foreign.unheard(chain, programs)
+
     # -- proxies, by the lock each of them holds
 
     def start_proxy(self, lock: str, dev: str, ports: Sequence[str]) -> None:
@@ -228,6 +264,10 @@ class Kernel:
 
     def port_holder(self, protocol: str, port: int) -> str | None:
         return sockets.holder(protocol, port)
+
+    def port_holders(self, protocol: str, port: int) -> Collection[int]:
+        """The processes that have a port, as far as we may look into them."""
+        return set(sockets.holders(protocol, port))
 
     def local_ports(self) -> tuple[range, set[int]]:
         return sockets.local_port_range(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
+from _thread import start_new_thread
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
@@ -56,8 +56,9 @@ def send(dev: str, announcements: Iterable[bytes]) -> None:
         for frame in announcements:
             sock.sendto(frame, (dev, struct.unpack_from(">H", frame, 12)[0]))
     finally:
-        # the kernel takes 16 ms to close a packet socket (it waits for RCU); nobody waits with it
-        threading.Thread(target=sock.close, name="announce", daemon=True).start()
+        # the kernel takes 16 ms to close a packet socket (it waits for RCU): nobody waits with it,
+        # nor, as for a threading.Thread, until it has begun
+        start_new_thread(sock.close, ())
 
 
 def _arp(mac: bytes, address: bytes) -> bytes:
@@ -72,15 +73,15 @@ def _neighbour(mac: bytes, address: bytes) -> bytes:
     length = 4 + len(body)
     pseudo = address + _ALL_NODES + struct.pack(">II", length, _ICMPV6)
     message = struct.pack(">BBH", _ADVERTISEMENT, 0, 0) + body
-    checked = struct.pack(">BBH", _ADVERTISEMENT, 0, _checksum(pseudo + message)) + body
+    checked = struct.pack(">BBH", _ADVERTISEMENT, 0, checksum(pseudo + message)) + body
     header = struct.pack(">IHBB", 6 << 28, length, _ICMPV6, _HOP_LIMIT)
     return b"".join(
         (_ALL_NODES_MAC, mac, struct.pack(">H", _IPV6), header, address, _ALL_NODES, checked)
     )
 
 
-def _checksum(data: bytes) -> int:
-    """RFC 1071; *data* is of even length here."""
+def checksum(data: bytes) -> int:
+    """RFC 1071, of *data* of even length."""
     total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from netkit.kernel.process import Process
+from netkit.kernel.pids import Process
 
 _ID = r"([0-9a-f]{64})(?:\.scope)?(?=/|$)"
 _DIRECTORIES = {

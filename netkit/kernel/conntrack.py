@@ -4,31 +4,33 @@ Shapes   ports in host order; a flow is the original and the reply tuple the ker
 Errors   OSError from the kernel; a flow that ended by itself meanwhile is success
 Source   include/uapi/linux/netfilter/nfnetlink_conntrack.h. The kernel filters the dump
          (CTA_FILTER, since 5.8), so the cost is a walk of its table, not a copy of it
-
-The socket stays open, one for each namespace: closing it after a rule was deleted waits for RCU,
-5 ms. It is one thread's own, and a forked child opens another, or they would read each other's
-answers.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-import threading
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from netkit.addresses import Address
+from netkit.attributes import nest, pack, read
+from netkit.firewall.nfnetlink import (
+    ACK,
+    DONE,
+    DUMP,
+    ERROR,
+    REQUEST,
+    message,
+    messages,
+    opened,
+    refusal,
+)
+from netkit.kernel.together import Together
 
-_NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE = 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
-_ERROR, _DONE = 2, 3
-_NESTED = 0x8000
 _TUPLE_ORIG, _TUPLE_REPLY, _FILTER = 1, 2, 25
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
@@ -41,8 +43,10 @@ _FAMILIES: dict[
     4: (socket.AF_INET, 1, 2, IPv4Address),
     6: (socket.AF_INET6, 3, 4, IPv6Address),
 }
-_TIMEOUT_S = 10
-_kept = threading.local()
+
+
+_COUNT = "/proc/sys/net/netfilter/nf_conntrack_count"
+_FLOWS_A_WALK = 1000  # to look at so many of other ports takes as long as another walk
 
 
 class Published(NamedTuple):
@@ -54,22 +58,57 @@ class Published(NamedTuple):
     container: Address
 
 
+_Wish = tuple[str, int, tuple[Published, ...]]  # protocol, IP version, ports
+
+
 def forget(protocol: str, published: Iterable[Published], *, version: int = 4) -> None:
     """Delete the flows to these ports of the host, or from these ports led to the container.
 
     Those to the same ports of other machines stay: a published 53/udp does not cut the host's DNS.
-    One walk of the kernel's table serves all: it takes 10 ms even while that is empty.
+    One walk of the kernel's table serves all, of several threads, too: it takes 10 ms, however
+    few flows are in it.
     """
+    if wish := tuple(published):
+        _forget_together((protocol, version, wish))
+
+
+def _forget_all(wishes: Sequence[_Wish]) -> None:
+    flows = _count()
+    together: dict[tuple[str, int], list[_Wish]] = {}
+    for wish in wishes if flows else ():
+        together.setdefault(wish[:2], []).append(wish)
+    for (protocol, version), same in together.items():
+        # of one port the kernel shows the flows it is about, of several all of the protocol
+        if flows < _FLOWS_A_WALK * (len(same) - 1):
+            _forget(protocol, version, [each for _, _, ports in same for each in ports])
+        else:
+            for _, _, ports in same:
+                _forget(protocol, version, ports)
+
+
+_forget_together = Together(_forget_all)
+
+
+def _count() -> int:
+    """How many flows the kernel remembers in the caller's namespace."""
+    try:
+        with open(_COUNT) as file:
+            return int(file.read())
+    except FileNotFoundError:
+        return 1  # it does not say
+
+
+def _forget(protocol: str, version: int, published: Iterable[Published]) -> None:
     meant: dict[int, list[Published]] = {}
     for each in published:
         for port in range(each.first, each.last + 1):
             meant.setdefault(port, []).append(each)
-    with _socket() as sock:
+    with opened() as sock:
         # a dump is finished before anything is deleted: it would otherwise miss flows that move
         for flow, port, to, by in list(_flows(sock, version, _PROTOCOLS[protocol], meant)):
             if not any(to in each.host or by == each.container for each in meant[port]):
                 continue
-            _request(sock, version, _CT_DELETE, _REQUEST | _ACK, _nest(_TUPLE_ORIG, flow))
+            _request(sock, version, _CT_DELETE, REQUEST | ACK, nest(_TUPLE_ORIG, flow))
             try:
                 for _ in _answers(sock):
                     pass
@@ -78,87 +117,38 @@ def forget(protocol: str, published: Iterable[Published], *, version: int = 4) -
                     raise
 
 
-def close() -> None:
-    """Close what this thread has open: an open socket keeps its namespace alive."""
-    for sock in vars(_kept).values():
-        sock.close()
-    vars(_kept).clear()
-
-
-@contextmanager
-def _socket() -> Iterator[socket.socket]:
-    """The socket of the caller's namespace; after an error, when answers may be left, it closes."""
-    found = os.stat("/proc/thread-self/ns/net")
-    here = f"{os.getpid()} {found.st_dev}:{found.st_ino}"
-    sock = vars(_kept).pop(here, None)
-    if sock is None:
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        sock.settimeout(_TIMEOUT_S)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    try:
-        yield sock
-    except BaseException:
-        sock.close()
-        raise
-    vars(_kept)[here] = sock
-
-
 def _flows(
     sock: socket.socket, version: int, protocol: int, ports: Collection[int]
 ) -> Iterator[tuple[bytes, int, Address, Address]]:
     """Each flow to these ports: its original tuple as the kernel sent it; port, to whom, from."""
     _, source, destination, address = _FAMILIES[version]
-    proto, flags = _attribute(_PROTO_NUM, bytes([protocol])), _BY_PROTO
+    proto, flags = pack(_PROTO_NUM, bytes([protocol])), _BY_PROTO
     if len(ports) == 1:
-        proto += _attribute(_PROTO_DST_PORT, struct.pack(">H", *ports))
+        proto += pack(_PROTO_DST_PORT, struct.pack(">H", *ports))
         flags |= _BY_DST_PORT
-    wanted = _nest(_TUPLE_ORIG, _nest(_TUPLE_IP, b"") + _nest(_TUPLE_PROTO, proto))
-    wanted += _nest(_FILTER, _attribute(_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
-    _request(sock, version, _CT_GET, _REQUEST | _DUMP, wanted)
-    for message in _answers(sock):
-        flow = _attributes(message[4:])
-        packed = _attributes(_attributes(flow[_TUPLE_ORIG])[_TUPLE_PROTO])[_PROTO_DST_PORT]
-        port = struct.unpack(">H", packed)[0]
+    wanted = nest(_TUPLE_ORIG, nest(_TUPLE_IP, b"") + nest(_TUPLE_PROTO, proto))
+    wanted += nest(_FILTER, pack(_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
+    _request(sock, version, _CT_GET, REQUEST | DUMP, wanted)
+    for body in _answers(sock):
+        flow = read(body[4:])
+        found = read(read(flow[_TUPLE_ORIG])[_TUPLE_PROTO])[_PROTO_DST_PORT]
+        port = struct.unpack(">H", found)[0]
         if port in ports:
-            to = _attributes(_attributes(flow[_TUPLE_ORIG])[_TUPLE_IP])[destination]
-            by = _attributes(_attributes(flow[_TUPLE_REPLY])[_TUPLE_IP])[source]
+            to = read(read(flow[_TUPLE_ORIG])[_TUPLE_IP])[destination]
+            by = read(read(flow[_TUPLE_REPLY])[_TUPLE_IP])[source]
             yield flow[_TUPLE_ORIG], port, address(to), address(by)
 
 
-def _request(sock: socket.socket, version: int, kind: int, flags: int, attributes: bytes) -> None:
-    body = struct.pack("BBH", _FAMILIES[version][0], 0, 0) + attributes
-    sock.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+def _request(sock: socket.socket, version: int, kind: int, flags: int, body: bytes) -> None:
+    sock.send(message(kind, flags, _FAMILIES[version][0], body))
 
 
 def _answers(sock: socket.socket) -> Iterator[bytes]:
     """The body of each message up to the end of a dump, or to the acknowledgement."""
     while True:
-        data = sock.recv(1 << 16)
-        while data:
-            length, kind, _, _, _ = struct.unpack_from("=IHHII", data)
-            if kind == _DONE:
+        for kind, body in messages(sock):
+            if kind == ERROR and (error := refusal(body)):
+                raise error
+            if kind in (ERROR, DONE):
                 return
-            if kind == _ERROR:
-                code = -struct.unpack_from("=i", data, 16)[0]
-                if code:
-                    raise OSError(code, os.strerror(code))
-                return
-            yield data[16:length]
-            data = data[(length + 3) & ~3 :]
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _nest(kind: int, value: bytes) -> bytes:
-    return _attribute(kind | _NESTED, value)
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        found[kind & 0x3FFF] = data[4:length]
-        data = data[(length + 3) & ~3 :]
-    return found
+            yield body

@@ -23,15 +23,26 @@ from netkit.kernel import process
 _TIMEOUT_S = 10.0
 _LOOK_S = 0.005
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_RUN_MODULE = """\
+import runpy, sys
+sys.path[:] = sys.argv.pop(1).split(":")
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
 
 
-def start(lock: str, program: str, arguments: Sequence[str], ready: bytes) -> None:
-    """Run the Python file *program* with the lock on `fd:N`; it says *ready*, or why it is not."""
+def start(
+    lock: str, program: str, arguments: Sequence[str], ready: bytes, *, path: Sequence[str] = ()
+) -> None:
+    """Run the Python file *program* with the lock on `fd:N`; it says *ready*, or why it is not.
+
+    With *path*, directories to import from, *program* is a module's name instead.
+    """
     fd = os.open(lock, _FLAGS | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, 0)
-        command = [sys.executable, "-I", "-S", program, f"fd:{fd}", *arguments]
+        run = ["-c", _RUN_MODULE, ":".join(path), program] if path else [program]
+        command = [sys.executable, "-I", "-S", *run, f"fd:{fd}", *arguments]
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

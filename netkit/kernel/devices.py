@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 SYSFS = "/sys"
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
+PATH = re.compile(r"/sys/devices(/[A-Za-z0-9_:@,+-][A-Za-z0-9_.:@,+-]*)+")
+# what hands a device to a program, so that no interface is on it
+_USERSPACE = ("vfio-pci", "uio_pci_generic", "igb_uio")
 
 
 def interfaces(device: str) -> list[str]:
@@ -26,3 +31,19 @@ def interfaces(device: str) -> list[str]:
         if os.path.exists(own) and f"{os.path.realpath(own)}/".startswith(f"{path}/"):
             found.append(name)
     return found
+
+
+def is_programs(address: str) -> bool:
+    """Whether the PCI device is driven by a program (DPDK), and not by the kernel."""
+    driver = os.path.realpath(f"{SYSFS}/bus/pci/devices/{address}/driver")
+    return os.path.basename(driver) in _USERSPACE
+
+
+def on_bus(id: str) -> tuple[str, bool]:
+    """A device plugin's *id* as PCI address or path; and whether it is the former."""
+    if os.path.exists(f"{SYSFS}/bus/pci/devices/{id}"):
+        return id, True
+    path = f"{SYSFS}/bus/auxiliary/devices/{id}"
+    if os.path.exists(path):
+        return path, False
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), id)

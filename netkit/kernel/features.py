@@ -3,7 +3,7 @@
 Shapes   a link's kind as `ip link` calls it, or a feature by the words in OPTIONS
 Errors   OSError EOPNOTSUPP, its text for a step to pass on: "this kernel has no ipvlan
          (CONFIG_IPVLAN)"
-Source   the Kconfig files of drivers/net, net/8021q and net/bridge
+Source   the Kconfig files of drivers/net, net/8021q, net/bridge and net/sched
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ BRIDGE_VLANS = "bridge VLAN filtering"
 OPTIONS = {
     "bridge": "CONFIG_BRIDGE",
     "dummy": "CONFIG_DUMMY",
+    "htb": "CONFIG_NET_SCH_HTB",
+    "ifb": "CONFIG_IFB",
+    "ingress": "CONFIG_NET_SCH_INGRESS",
     "ipvlan": "CONFIG_IPVLAN",
     "macvlan": "CONFIG_MACVLAN",
+    "mirred": "CONFIG_NET_ACT_MIRRED",
+    "tbf": "CONFIG_NET_SCH_TBF",
     "tun": "CONFIG_TUN",
+    "u32": "CONFIG_NET_CLS_U32",
     "veth": "CONFIG_VETH",
     "vlan": "CONFIG_VLAN_8021Q",
     "vrf": "CONFIG_NET_VRF",

@@ -3,7 +3,7 @@
 Shapes   `enter` moves the calling process, which must have one thread only
 Errors   KernelRefused where user namespaces are forbidden
 Source   unshare(2), user_namespaces(7). The process gets a network of its own (loopback up), a
-         /run and state directory of its own, and an /etc of its own to write to (overlay)
+         /run and state directory of its own, and of /etc and /var/lib what it writes (overlays)
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 
 from netkit.errors import KernelRefused
 from netkit.kernel import mounts, privilege
+
+_OWN = {"/etc": "/run/netkit-etc", "/var/lib": "/run/netkit-var-lib"}
 
 
 def enter(*, state_dir: str = "/run/netkit-state") -> None:
@@ -33,13 +35,16 @@ def enter(*, state_dir: str = "/run/netkit-state") -> None:
         _map("uid_map", f"0 {uid} 1")
         _map("gid_map", f"0 {gid} 1")
     mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
-    if os.path.isdir("/run/netkit-etc"):  # one within another: overlays stack two high at most
-        mounts.umount("/etc", mounts.MNT_DETACH)
+    for place, own in _OWN.items():
+        if os.path.isdir(own):  # one within another: overlays stack two high at most
+            mounts.umount(place, mounts.MNT_DETACH)
     mounts.mount("tmpfs", "/run", "tmpfs", 0)
-    for name in ("netns", "netkit-etc", "netkit-etc/upper", "netkit-etc/work"):
-        os.mkdir(f"/run/{name}", 0o755)
-    options = "lowerdir=/etc,upperdir=/run/netkit-etc/upper,workdir=/run/netkit-etc/work"
-    mounts.mount("overlay", "/etc", "overlay", 0, options)
+    os.mkdir("/run/netns", 0o755)
+    for place, own in _OWN.items():
+        for name in ("", "/upper", "/work"):
+            os.mkdir(own + name, 0o755)
+        options = f"lowerdir={place},upperdir={own}/upper,workdir={own}/work"
+        mounts.mount("overlay", place, "overlay", 0, options)
     os.environ["NETKIT_STATE_DIR"] = state_dir
     os.environ["NETKIT_RUN_DIR"] = "/run/netkit"
     from netkit.kernel.netlink import Netlink

@@ -1,14 +1,12 @@
-"""Links, addresses and routes of one network namespace, over rtnetlink. Sole importer of pyroute2.
+"""Links, addresses and routes of one network namespace, over rtnetlink.
 
 Shapes   interfaces by name; addresses as `ipaddress` interface values; MACs as lower-case text
 Errors   OSError with the kernel's errno and, in `strerror`, its extended text
          (of a kind of link it lacks, the build option: netkit.kernel.features)
 Source   rtnetlink(7), netlink(7); include/uapi/linux/if_link.h, fib_rules.h
 
-pyroute2 encodes and decodes the messages; the socket is our own, opened inside the namespace by a
-thread. Its IPRoute would run each request through an asyncio loop of its own, and fork to enter a
-namespace: a connect took 7.4 ms with it, and takes 4.9 without. pyroute2 costs 100 ms to import,
-so it is imported by the first message, not with this module.
+The socket is our own, opened inside the namespace by who has joined it for as long as that takes
+(netkit.kernel.netns): pyroute2's would fork for it, and run each request through an asyncio loop.
 """
 
 from __future__ import annotations
@@ -18,38 +16,47 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import cache
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+)
 from ipaddress import ip_network as to_network
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
-from netkit.kernel import features, netns
+from netkit import attributes
+from netkit.kernel import features, kinds, netns, rtnl
+from netkit.kernel.kinds import NO_OPTIONS
+from netkit.kernel.kinds import Option as Option
+from netkit.kernel.kinds import Vlan as Vlan
+from netkit.kernel.shaping import Shaping
+from netkit.kernel.together import Together
 
+T = TypeVar("T")
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
 # Frames to 01:80:c2:00:00:0X stay on their link, and on that way the bridge learns their sender
 # without asking netfilter; so they take the way of all others (the kernel leaves no choice for 0-2)
 FORWARDED_GROUPS = 0xFFF8
-_SCOPES = {"global": 0, "link": 253, "host": 254}
-_RT_TABLE_MAIN, _RT_TABLE_COMPAT = 254, 252  # the latter: see the attribute
-_ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
-_RTNH_F_ONLINK = 4
-_FR_ACT_TO_TBL = 1
 _RULE_PRIORITY = 32000  # before the main table's 32766
 LEARNT = 9  # the protocol of a route from a router advertisement: RTPROT_RA
-_RTPROT_BOOT = 3  # what `ip route add` says; pyroute2 would say static
-_IFF_UP, _IFF_RUNNING, _IFF_PROMISC, _IFF_ALLMULTI = 0x1, 0x40, 0x100, 0x200
-_SIOCGIFINDEX = 0x8933
+# linux/sockios.h
+_SIOCGIFNAME, _SIOCGIFINDEX, _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8910, 0x8933, 0x8913, 0x8927
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19  # RTM_*, linux/rtnetlink.h
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300  # NLM_F_*, linux/netlink.h
-_CREATE, _REPLACE = 0x400 | 0x200, 0x400 | 0x100  # the former exclusively
+_CREATE, _REPLACE, _BESIDE = 0x400 | 0x200, 0x400 | 0x100, 0x400  # the first exclusively
 _ACK_TLVS = 0x200
 _ERROR, _DONE = 2, 3
 _MESSAGE = 1  # NLMSGERR_ATTR_MSG
@@ -57,56 +64,7 @@ _SOL_NETLINK = 270
 # errors with the kernel's own words, without our request in them; filters of dumps are obeyed
 _OPTIONS = (10, 11, 12)  # NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK
 _TIMEOUT_S = 30
-_AF_BRIDGE = 7
-_BRIDGE_SELF = 2  # BRIDGE_FLAGS_SELF, linux/if_bridge.h
-_PVID, _UNTAGGED, _RANGE_BEGIN, _RANGE_END = 0x2, 0x4, 0x8, 0x10  # BRIDGE_VLAN_INFO_*
-_VLANS_COMPRESSED = 4  # RTEXT_FILTER_BRVLAN_COMPRESSED
-
-Option = str | int
-_NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
-# What is particular to a kind of link, by the words of `ip link … type KIND`: the attribute, and
-# for a word with few values what they are; for a word without a value, to be given as 1, the bit.
-_WORDS: dict[str, dict[str, tuple[str, Mapping[str, int] | int | None]]] = {
-    "bridge": {
-        "vlan_filtering": ("IFLA_BR_VLAN_FILTERING", None),
-        "vlan_default_pvid": ("IFLA_BR_VLAN_DEFAULT_PVID", None),
-    },
-    "dummy": {},
-    "ipvlan": {
-        "mode": ("IFLA_IPVLAN_MODE", {"l2": 0, "l3": 1, "l3s": 2}),
-        "private": ("IFLA_IPVLAN_FLAGS", 1),
-        "vepa": ("IFLA_IPVLAN_FLAGS", 2),
-    },
-    "macvlan": {
-        "mode": (
-            "IFLA_MACVLAN_MODE",
-            {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8, "source": 16},
-        ),
-        "nopromisc": ("IFLA_MACVLAN_FLAGS", 1),
-        "bcqueuelen": ("IFLA_MACVLAN_BC_QUEUE_LEN", None),
-    },
-    "tun": {  # made by netkit.kernel.tuntap, only read here
-        "mode": ("IFLA_TUN_TYPE", {"tun": 1, "tap": 2}),
-        "user": ("IFLA_TUN_OWNER", None),
-        "group": ("IFLA_TUN_GROUP", None),
-        "vnet_hdr": ("IFLA_TUN_VNET_HDR", 1),
-        "multi_queue": ("IFLA_TUN_MULTI_QUEUE", 1),
-    },
-    "vlan": {
-        "protocol": ("IFLA_VLAN_PROTOCOL", {"802.1q": 0x8100, "802.1ad": 0x88A8}),
-        "id": ("IFLA_VLAN_ID", None),
-    },
-    "vrf": {"table": ("IFLA_VRF_TABLE", None)},
-}
-_PORT_FLAGS = {
-    "hairpin": "IFLA_BRPORT_MODE",
-    "isolated": "IFLA_BRPORT_ISOLATED",
-    "learning": "IFLA_BRPORT_LEARNING",
-    "flood": "IFLA_BRPORT_UNICAST_FLOOD",
-    "neigh_suppress": "IFLA_BRPORT_NEIGH_SUPPRESS",
-}
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-_IFA_F_NODAD = 0x2
+_LOOK_S = 0.0005  # to see that a link is gone: it takes that long
 
 
 class Link(NamedTuple):
@@ -128,15 +86,7 @@ class Link(NamedTuple):
     allmulti: bool = False
     group: int = 0
     running: bool = True  # its other end is up, and frames pass
-    options: Mapping[str, Option] = _NO_OPTIONS  # as `add_link` takes them
-
-
-class Vlan(NamedTuple):
-    """Tags *first* to *last* on a bridge port; *access*: one tag, of frames that bear none."""
-
-    first: int
-    last: int
-    access: bool = False
+    options: Mapping[str, Option] = NO_OPTIONS  # as `add_link` takes them
 
 
 class Route(NamedTuple):
@@ -149,6 +99,9 @@ class Route(NamedTuple):
     protocol: int = 0
     mtu: int | None = None
     advmss: int | None = None
+    source: str | None = None  # the address to be seen by
+    scope: int = 0  # RT_SCOPE_UNIVERSE; 253 is the link's
+    onlink: bool = False  # the gateway is taken to be on the link
 
 
 class PolicyRule(NamedTuple):
@@ -171,14 +124,16 @@ class RouteOptions(TypedDict, total=False):
     table: int | None  # the main one unless given
     metric: int | None  # the lower wins; IPv6 takes 1024 unless given
     type: str  # "unicast"; or "blackhole", "unreachable", "prohibit", which lead nowhere
-    scope: str | None  # "global", "link" or "host"; by itself, link where there is no gateway
+    scope: str | int | None  # "global", "link", "host" or a number; link where there is no gateway
+    protocol: int | None  # who added it: a person, unless given
+    beside: bool  # where there is another to the same destination, before that
     source: str | None  # the address to be seen by
     onlink: bool  # take it that the gateway is on the link
     mtu: int | None
     advmss: int | None
 
 
-class Netlink:
+class Netlink(Shaping):
     """One socket in one namespace. Close it when the job is done: `with Netlink(path) as nl`."""
 
     def __init__(self, path: str | None = None) -> None:
@@ -200,25 +155,47 @@ class Netlink:
 
     def link(self, name: str) -> Link | None:
         """The interface called *name*, or None."""
+        wanted = rtnl.link(name, ext_mask=rtnl.SKIP_STATS)
         try:
-            return _link(self._ask(_ifinfo(name), _GETLINK)[0])
+            return _link(next(self._talk(wanted, _GETLINK, 0)))
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
             raise
 
     def links(self) -> list[Link]:
-        return [_link(message) for message in self._ask(_ifinfo(), _GETLINK, _DUMP)]
+        wanted = rtnl.link(ext_mask=rtnl.SKIP_STATS)
+        return [_link(answer) for answer in self._talk(wanted, _GETLINK, _DUMP)]
+
+    def is_up(self, name: str) -> bool | None:
+        """Whether an interface was set up; None: there is none of this name. No message is sent."""
+        try:
+            return bool(self._ioctl(_SIOCGIFFLAGS, name, "h") & rtnl.IFF_UP)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+
+    def mac(self, name: str) -> str | None:
+        """The MAC of an interface; None: there is none of this name. No message is sent."""
+        try:
+            found: bytes = self._ioctl(_SIOCGIFHWADDR, name, "2x6s")
+            return found.hex(":")
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
 
     def add_bridge(
-        self, name: str, *, mac: str, mtu: int, options: Mapping[str, Option] = _NO_OPTIONS
+        self, name: str, *, mac: str, mtu: int, options: Mapping[str, Option] = NO_OPTIONS
     ) -> None:
         """Create a bridge, down. Its MAC is pinned, so it never changes with its ports."""
-        forwarded = [["IFLA_BR_GROUP_FWD_MASK", FORWARDED_GROUPS]]
-        info = _info("KIND", "bridge", "DATA", forwarded + encode_options("bridge", options))
-        link = _ifinfo(name, IFLA_ADDRESS=mac, IFLA_MTU=mtu, IFLA_LINKINFO=info)
+        if options:
+            info = kinds.info("bridge", options, IFLA_BR_GROUP_FWD_MASK=FORWARDED_GROUPS)
+        else:
+            info = rtnl.bridge(FORWARDED_GROUPS)
         with _vlans_explained("vlan_filtering" in options):
-            self._do(link, _NEWLINK, _CREATE)
+            self._do(rtnl.link(name, mac=mac, mtu=mtu, info=info), _NEWLINK, _CREATE)
 
     def add_link(
         self,
@@ -231,7 +208,7 @@ class Netlink:
         mtu: int | None = None,
         master: str | None = None,
         up: bool = False,
-        options: Mapping[str, Option] = _NO_OPTIONS,
+        options: Mapping[str, Option] = NO_OPTIONS,
     ) -> None:
         """Create a macvlan, ipvlan, vlan, dummy or vrf, in one request.
 
@@ -239,23 +216,66 @@ class Netlink:
         None. *options* are those of `ip link add … type KIND`; of a word without a value, 1. The
         MTU is the parent's unless given; so is an ipvlan's MAC, always. EOPNOTSUPP with a text
         that names the build option where this kernel lacks the kind.
+
+        Before Linux 6.15 a name that is taken here counts as taken at *at*, too: there the link is
+        born by its `interim` name, down.
         """
-        info = _info("KIND", kind, "DATA", encode_options(kind, options))
+        info = kinds.info(kind, options)
         with _namespace(at) if at is not None else nullcontext() as fd:
-            link = _ifinfo(
-                name,
-                up=up or None,
-                IFLA_LINK=None if parent is None else self.index(parent),
-                IFLA_NET_NS_FD=fd,
-                IFLA_ADDRESS=mac,
-                IFLA_MTU=mtu,
-                IFLA_MASTER=None if master is None else self.index(master),
-                IFLA_LINKINFO=info,
-            )
-            try:
+
+            def create(name: str, up: bool) -> None:
+                link = rtnl.link(
+                    name,
+                    up=up or None,
+                    parent=None if parent is None else self.index(parent),
+                    namespace=fd,
+                    mac=mac,
+                    mtu=mtu,
+                    master=None if master is None else self.index(master),
+                    info=info,
+                )
                 self._do(link, _NEWLINK, _CREATE)
+
+            try:
+                create(name, up)
             except OSError as error:
-                raise features.explained(error, kind) from None
+                if error.errno != errno.EEXIST or at is None or self.is_up(name) is None:
+                    raise features.explained(error, kind) from None
+                with Netlink(at) as there:
+                    if there.is_up(name) is not None:
+                        raise
+                    create(interim(name), False)
+                    there._rename(interim(name), name, up)
+
+    def _rename(self, old: str, new: str, up: bool) -> None:
+        """Call a link that was just made by its own name; or delete it."""
+        try:
+            self._do(rtnl.link(new, index=self.index(old), up=up or None), _NEWLINK)
+        except OSError:
+            self.delete_link(old)
+            raise
+
+    def has_kind(self, kind: str) -> bool:
+        """Whether this kernel can make links of a kind; none is made to find out."""
+        # no interface can be called so, which the kernel says of the kinds it knows
+        info = rtnl.attributes_of({rtnl.INFO_KIND: kind})
+        try:
+            self._do(rtnl.link("/", info=info), _NEWLINK, _CREATE)
+        except OSError as error:
+            if features.explained(error, kind) is not error:
+                return False
+            if error.errno in (errno.EPERM, errno.EACCES):
+                raise
+        return True
+
+    def free_table(self, first: int, taken: Collection[int] = ()) -> int:
+        """The first routing table from *first* on that no route is in, and no rule or vrf leads to,
+        but for those *taken*."""
+        used = {*taken, *(rule.table for version in (4, 6) for rule in self.policies(version))}
+        used |= {int(link.options["table"]) for link in self.links() if link.kind == "vrf"}
+        while first in used or any(self.routes(version, table=first) for version in (4, 6)):
+            first += 1
+        return first
 
     def add_veth(
         self,
@@ -275,20 +295,14 @@ class Netlink:
         the caller's own. The peer is born down: it has no addresses yet.
         """
         with _namespace(peer_netns) as fd:
-            theirs = {
-                "IFLA_IFNAME": peer,
-                "IFLA_ADDRESS": peer_mac,
-                "IFLA_MTU": mtu,
-                "IFLA_NET_NS_FD": fd,
-            }
-            other = [["VETH_INFO_PEER", {"attrs": _pairs(theirs)}]]
-            link = _ifinfo(
+            theirs = rtnl.link(peer, mac=peer_mac, mtu=mtu, namespace=fd)
+            link = rtnl.link(
                 name,
                 up=up or None,
-                IFLA_ADDRESS=mac,
-                IFLA_MTU=mtu,
-                IFLA_MASTER=None if master is None else self.index(master),
-                IFLA_LINKINFO=_info("KIND", "veth", "DATA", other),
+                mac=mac,
+                mtu=mtu,
+                master=None if master is None else self.index(master),
+                info=rtnl.veth(theirs),
             )
             self._do(link, _NEWLINK, _CREATE)
 
@@ -316,9 +330,7 @@ class Netlink:
             "flood": flood,
             "neigh_suppress": neigh_suppress,
         }
-        data = [[_PORT_FLAGS[word], int(on)] for word, on in flags.items() if on is not None]
-        info = _info("SLAVE_KIND", "bridge", "SLAVE_DATA", data)
-        self._do(_ifinfo(name, IFLA_IFALIAS=alias, IFLA_LINKINFO=info), _NEWLINK)
+        self._do(rtnl.link(name, alias=alias, info=rtnl.port(flags)), _NEWLINK)
 
     def set_link(
         self,
@@ -338,25 +350,25 @@ class Netlink:
 
         *alias* and *master* "" take the one it has away; a master may be a bridge or a vrf.
         """
-        link = _ifinfo(
+        link = rtnl.link(
             name,
             up=up,
             promisc=promisc,
             allmulti=allmulti,
-            IFLA_ADDRESS=mac,
-            IFLA_MTU=mtu,
-            IFLA_TXQLEN=txqlen,
-            IFLA_IFALIAS=alias,
-            IFLA_GROUP=group,
-            IFLA_MASTER=self.index(master) if master else None if master is None else 0,
+            mac=mac,
+            mtu=mtu,
+            txqlen=txqlen,
+            alias=alias,
+            group=group,
+            master=self.index(master) if master else None if master is None else 0,
         )
         self._do(link, _NEWLINK)
 
     def set_options(self, name: str, kind: str, options: Mapping[str, Option]) -> None:
         """Change what is particular to a kind: `ip link set NAME type KIND …`."""
-        info = _info("KIND", kind, "DATA", encode_options(kind, options))
+        info = kinds.info(kind, options)
         with _vlans_explained("vlan_filtering" in options):
-            self._do(_ifinfo(name, IFLA_LINKINFO=info), _NEWLINK)
+            self._do(rtnl.link(name, info=info), _NEWLINK)
 
     def move_link(
         self,
@@ -380,63 +392,83 @@ class Netlink:
             # taken would cost the interface its addresses
             if there.link(new_name) is not None:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-            link = _ifinfo(new_name, index=index, up=up, IFLA_NET_NS_FD=fd, IFLA_IFALIAS=alias)
+            link = rtnl.link(new_name, index=index, up=up, namespace=fd, alias=alias)
             try:
                 self._do(link, _NEWLINK)
             except OSError:
                 if self.link(name) is None:
                     with _namespace(self._path) as back:
-                        there._do(_ifinfo(name, IFLA_NET_NS_FD=back), _NEWLINK)
+                        there._do(rtnl.link(name, namespace=back), _NEWLINK)
                 raise
 
     # -- VLANs of bridge ports
 
     def vlans(self, name: str) -> list[Vlan]:
         """The tags a bridge port takes; none where the bridge does not filter."""
-        index = self.index(name)
-        wanted = _ifinfo(family=_AF_BRIDGE, IFLA_EXT_MASK=_VLANS_COMPRESSED)
-        found: list[Vlan] = []
-        for message in self._ask(wanted, _GETLINK, _DUMP):
-            if message["index"] != index or not (spec := message.get("IFLA_AF_SPEC")):
-                continue
-            first = 0
-            for info in spec.get_attrs("IFLA_BRIDGE_VLAN_INFO"):
-                flags, vid = info["flags"], info["vid"]
-                if flags & _RANGE_BEGIN:
-                    first = vid
-                else:
-                    begin = first if flags & _RANGE_END else vid
-                    found.append(Vlan(begin, vid, bool(flags & _PVID)))
-        return found
+        answers = list(self._talk(kinds.every_vlan(), _GETLINK, _DUMP))
+        return kinds.read_vlans(answers, self.index(name))
 
     def add_vlans(self, name: str, *vlans: Vlan, own: bool = False) -> None:
         """Let a bridge port take these tags; *own*: *name* is a bridge, and its own port meant."""
         with _vlans_explained():
-            self._do(_port_vlans(self.index(name), vlans, own), _SETLINK)
+            self._do(kinds.port_vlans(self.index(name), vlans, own), _SETLINK)
 
     def delete_vlans(self, name: str, *vlans: Vlan, own: bool = False) -> None:
         """Take tags away; `Vlan(1, 1)` is what each port has from the start."""
         with _vlans_explained():
-            self._do(_port_vlans(self.index(name), vlans, own), _DELLINK)
+            self._do(kinds.port_vlans(self.index(name), vlans, own), _DELLINK)
 
     # -- names, aliases, state
 
     def set_alias(self, name: str, alias: str) -> None:
-        self._do(_ifinfo(name, IFLA_IFALIAS=alias), _NEWLINK)
+        self._do(rtnl.link(name, alias=alias), _NEWLINK)
 
     def set_up(self, name: str, up: bool = True) -> None:
-        self._do(_ifinfo(name, up=up), _NEWLINK)
+        self._do(rtnl.link(name, up=up), _NEWLINK)
 
     def delete_link(self, name: str) -> None:
-        self._do(_ifinfo(name), _DELLINK)
+        """Delete an interface; when this returns, it is gone: down, and known to nobody.
+
+        The kernel then waits 20 ms for all who may still look at it, however many they are. So
+        those of the host that several threads delete at once go together; and a process of many
+        threads leaves the waiting to one more.
+        """
+        if self._path is not None:
+            self._do(rtnl.link(name), _DELLINK)
+        elif threading.current_thread() is threading.main_thread():
+            _delete_links(name)
+        else:
+            self._delete_aside(name)
+
+    def _delete_aside(self, name: str) -> None:
+        index, failed, done = self.index(name), list[BaseException](), threading.Event()
+
+        def delete() -> None:
+            try:
+                _delete_links(name)
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=delete, name=f"delete {name}", daemon=True).start()
+        while not done.wait(_LOOK_S):
+            with suppress(OSError):
+                if self.index(name) == index:
+                    continue
+            return
+        if failed:
+            raise failed[0]
 
     def index(self, name: str) -> int:
         """The index of an interface; ENODEV if there is none."""
-        # netdevice(7): asked on this very socket it costs 5 us; by a request it would be 150
-        request = struct.pack("15sx24x", name.encode())
-        answer = fcntl.ioctl(self._sock.fileno(), _SIOCGIFINDEX, request)
-        index: int = struct.unpack_from("16xi", answer)[0]
-        return index
+        found: int = self._ioctl(_SIOCGIFINDEX, name, "i")
+        return found
+
+    def _ioctl(self, request: int, name: str, answer: str) -> Any:
+        # netdevice(7): asked on this very socket it costs 5 us; by a request it would be 30
+        asked = struct.pack("15sx24x", name.encode())
+        return struct.unpack_from(f"=16x{answer}", fcntl.ioctl(self._sock, request, asked))[0]
 
     # -- addresses, routes and rules
 
@@ -444,44 +476,51 @@ class Netlink:
         self, name: str | None = None, *, version: int | None = None
     ) -> list[tuple[int, Interface]]:
         """(ifindex, address) of one interface, or of all; perhaps of one IP version only."""
-        from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
         index = 0 if name is None else self.index(name)
-        family = socket.AF_UNSPEC if version is None else _FAMILIES[version]
-        wanted = _message(ifaddrmsg, {"family": family, "index": index})
-        return [
-            (m["index"], ip_interface(f"{_local(m)}/{m['prefixlen']}"))
-            for m in self._ask(wanted, _GETADDR, _DUMP)
-        ]
+        answers = self._talk(rtnl.addresses(version, index), _GETADDR, _DUMP)
+        return [_address(answer) for answer in answers]
 
-    def add_address(self, name: str, address: Interface) -> None:
-        self._do(_ifaddr(self.index(name), address), _NEWADDR, _CREATE)
+    def add_address(self, name: str, address: Interface, *, prefix_route: bool = True) -> None:
+        """Add an address, and unless *prefix_route* is false a route to its subnet."""
+        request = rtnl.address(self.index(name), address, prefix_route=prefix_route)
+        self._do(request, _NEWADDR, _CREATE)
 
     def delete_address(self, name: str, address: Interface) -> None:
-        self._do(_ifaddr(self.index(name), address), _DELADDR)
+        self._do(rtnl.address(self.index(name), address), _DELADDR)
 
     def routes(
         self, version: int = 4, *, table: int | None = None, type: str = "unicast"
     ) -> list[Route]:
         """The routes of the main table or another, of an IP version; those of one type."""
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-        found = []
-        where = _RT_TABLE_COMPAT if table else _RT_TABLE_MAIN
-        filters = {"family": _FAMILIES[version], "table": where, "type": _ROUTE_TYPES[type]}
-        wanted = _message(rtmsg, filters, RTA_TABLE=table)
+        wanted = rtnl.routes(version, table=table, type=type)
         try:
-            answers = self._ask(wanted, _GETROUTE, _DUMP)
+            return [_read_route(answer) for answer in self._talk(wanted, _GETROUTE, _DUMP)]
         except FileNotFoundError:
             return []  # no table: a namespace in which nothing was up yet
-        for m in answers:
-            dst = m.get("dst") or None
-            network = to_network(f"{dst}/{m['dst_len']}") if dst else None
-            way = m.get("gateway"), m.get("oif"), m.get("priority"), m["proto"]
-            sizes = m.get("metrics")
-            mtu, advmss = (sizes and sizes.get(f"RTAX_{name}") for name in ("MTU", "ADVMSS"))
-            found.append(Route(network, *way, mtu, advmss))
-        return found
+
+    def way_to(self, address: IPv4Address | IPv6Address, *, direct: bool = False) -> str | None:
+        """The interface by which an address is reached; None if it is not, or, if that is to be
+        *direct*, only by a gateway.
+        """
+        try:
+            (answer,) = self._talk(rtnl.way(address), _GETROUTE, 0)
+        except OSError as error:
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+                return None  # no route, or one that says so: unreachable, prohibit, blackhole
+            raise
+        route = rtnl.read(answer, rtnl.ROUTE_HEADER)
+        found = route.get(rtnl.OIF)
+        if found is None or (direct and rtnl.GATEWAY in route):
+            return None
+        asked = struct.pack("16xi20x", rtnl.number(found))
+        return rtnl.text(fcntl.ioctl(self._sock, _SIOCGIFNAME, asked)[:16])
+
+    def ways_out(self) -> set[int]:
+        """The IP versions that have a default route in the main table."""
+        answers = self._talk(rtnl.routes(None), _GETROUTE, _DUMP)
+        # family and length of destination come first
+        found = {answer[16] for answer in answers if answer[17] == 0}
+        return {version for version, family in rtnl.FAMILIES.items() if family in found}
 
     def add_route(
         self,
@@ -494,7 +533,8 @@ class Netlink:
 
         *dst* None is the default route, of the gateway's version, else of IPv4: `::/0` says IPv6.
         """
-        self._do(_route(self._way(name), dst, gateway, **options), _NEWROUTE, _CREATE)
+        how = _BESIDE if options.get("beside") else _CREATE
+        self._do(_route(self._way(name), dst, gateway, **options), _NEWROUTE, how)
 
     def replace_default(self, name: str, gateway: str) -> None:
         """Make this the default route of the main table, in place of the one there is."""
@@ -514,17 +554,13 @@ class Netlink:
 
     def rules(self, version: int = 4) -> list[tuple[str, int]]:
         """(source, table) of the policy rules of an IP version that look at the source."""
-        from pyroute2.netlink.rtnl.fibmsg import fibmsg
-
-        found = self._ask(_message(fibmsg, {"family": _FAMILIES[version]}), _GETRULE, _DUMP)
-        return [(str(m.get("src")), int(m.get("table"))) for m in found if m.get("src")]
+        found = self.policies(version)
+        return [(str(rule.source.network_address), rule.table) for rule in found if rule.source]
 
     def policies(self, version: int = 4) -> list[PolicyRule]:
         """The policy rules of an IP version that lead to a table, the kernel's own ones too."""
-        from pyroute2.netlink.rtnl.fibmsg import fibmsg
-
-        found = self._ask(_message(fibmsg, {"family": _FAMILIES[version]}), _GETRULE, _DUMP)
-        return [_policy(m, version) for m in found if m["action"] == _FR_ACT_TO_TBL]
+        answers = self._talk(rtnl.rules(version), _GETRULE, _DUMP)
+        return [_policy(answer, version) for answer in answers if answer[23] == rtnl.TO_TABLE]
 
     def add_policy(self, rule: PolicyRule) -> None:
         self._do(_rule(rule), _NEWRULE, _CREATE)
@@ -540,26 +576,16 @@ class Netlink:
 
     # -- requests
 
-    def _do(self, message: Any, kind: int, flags: int = 0) -> None:
+    def _do(self, request: bytes, kind: int, flags: int = 0) -> None:
         """Send a request and wait for the kernel's word on it."""
-        for _ in self._talk(message, kind, flags | _ACK):
+        for _ in self._talk(request, kind, flags | _ACK):
             pass
 
-    def _ask(self, message: Any, kind: int, flags: int = 0) -> list[Any]:
-        """What the kernel answers, decoded as messages of the same class."""
-        answers = []
-        for data in self._talk(message, kind, flags):
-            answer = type(message)(data)
-            answer.decode()
-            answers.append(answer)
-        return answers
-
-    def _talk(self, message: Any, kind: int, flags: int) -> Iterator[bytes]:
+    def _talk(self, request: bytes, kind: int, flags: int) -> Iterator[bytes]:
+        """The kernel's answers, each with its netlink header."""
         self._sequence += 1
-        header = {"type": kind, "flags": _REQUEST | flags, "sequence_number": self._sequence}
-        message["header"] = header | {"pid": 0}
-        message.encode()
-        self._sock.send(message.data)
+        size, flags = 16 + len(request), _REQUEST | flags
+        self._sock.send(struct.pack("=IHHII", size, kind, flags, self._sequence, 0) + request)
         # a dump ends with DONE, what asks to be acknowledged with ERROR 0, one question with its
         # one answer; and anything with an error
         ends_itself = flags & (_ACK | _DUMP)
@@ -577,6 +603,28 @@ class Netlink:
                 data = data[(length + 3) & ~3 :]
 
 
+def _delete_all(names: Sequence[str]) -> None:
+    """Delete interfaces of the caller's own namespace, several by a group nobody else is in."""
+    with Netlink() as netlink:
+        if len(names) == 1:
+            netlink._do(rtnl.link(names[0]), _DELLINK)
+            return
+        group = 1 << 31 | int.from_bytes(os.urandom(3), "big")
+        for name in names:
+            netlink.set_link(name, group=group)
+        netlink._do(rtnl.link(group=group), _DELLINK)
+
+
+_delete_links = Together(_delete_all)
+
+
+def interim(name: str) -> str:
+    """What a link may be called that is to be called *name* in a moment."""
+    from zlib import crc32
+
+    return f"nk-{crc32(name.encode()):08x}"
+
+
 def _open_socket() -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     sock.settimeout(_TIMEOUT_S)
@@ -591,115 +639,14 @@ def _raise_for(answer: bytes) -> None:
         return
     text = os.strerror(code)
     flags: int = struct.unpack_from("=H", answer, 6)[0]
-    at = 36  # behind our header, the code, and the header of the request
-    while flags & _ACK_TLVS and at + 4 <= len(answer):
-        length, kind = struct.unpack_from("=HH", answer, at)
-        if kind == _MESSAGE:
-            text = answer[at + 4 : at + length].rstrip(b"\0").decode(errors="replace")
-        at += max((length + 3) & ~3, 4)
+    if flags & _ACK_TLVS:
+        # behind our header, the code, and the header of the request
+        words = attributes.read(answer, 36).get(_MESSAGE, b"")
+        text = words.rstrip(b"\0").decode(errors="replace") or text
     raise OSError(code, text)
 
 
 # -- messages
-
-
-def _message(kind: Any, fields: Mapping[str, int], **attributes: Any) -> Any:
-    message = kind()
-    for name, value in fields.items():
-        message[name] = value
-    message["attrs"] = _pairs(attributes)
-    return message
-
-
-def _pairs(attributes: Mapping[str, Any]) -> list[list[Any]]:
-    return [[name, value] for name, value in attributes.items() if value is not None]
-
-
-def _ifinfo(
-    name: str | None = None,
-    *,
-    index: int = 0,
-    family: int = 0,
-    up: bool | None = None,
-    promisc: bool | None = None,
-    allmulti: bool | None = None,
-    **attributes: Any,
-) -> Any:
-    flags = {_IFF_UP: up, _IFF_PROMISC: promisc, _IFF_ALLMULTI: allmulti}
-    fields = {
-        "family": family,
-        "index": index,
-        "flags": sum(flag for flag, on in flags.items() if on),
-        "change": sum(flag for flag, on in flags.items() if on is not None),
-    }
-    return _message(_ifinfmsg(), fields, IFLA_IFNAME=name, **attributes)
-
-
-@cache
-def _ifinfmsg() -> Any:
-    """pyroute2's class, taught by its own plugin interface what 0.9 would silently leave out."""
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-    info = ifinfmsg.ifinfo
-    known = info.list_link_kind()
-    news = {
-        "macvlan": (("IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"),),
-        "ipvlan": (("IFLA_IPVLAN_FLAGS", "uint16"),),
-    }
-    for kind, attributes in news.items():
-        have = known[kind].nla_map
-        more = tuple(each for each in attributes if each[0] not in (old[0] for old in have))
-        taught = type(kind, (known[kind],), {"nla_map": (*have, *more)})
-        info.register_link_kind(module={kind: taught})
-    return ifinfmsg
-
-
-def encode_options(kind: str, options: Mapping[str, Option]) -> list[list[Any]]:
-    """The attributes of a kind that these words mean; EINVAL for one that it does not have."""
-    attributes = []
-    for word, value in options.items():
-        try:
-            key, values = _WORDS[kind][word]
-            if isinstance(values, Mapping):
-                number = values[str(value)]
-            else:
-                number = int(value) if values is None else values * int(value)
-        except (KeyError, ValueError):
-            raise OSError(errno.EINVAL, f"a {kind} has no option {word} {value}") from None
-        attributes.append([key, number])
-    return attributes
-
-
-def _read_options(kind: str | None, info: Any) -> Mapping[str, Option]:
-    """What `encode_options` would have made: the words of the kernel's answer."""
-    words, data = _WORDS.get(kind or ""), info and info.get("IFLA_INFO_DATA")
-    if not words or not data:
-        return _NO_OPTIONS
-    found: dict[str, Option] = {}
-    for word, (key, values) in words.items():
-        value = data.get(key)
-        if isinstance(values, Mapping):
-            # pyroute2 puts the names of some
-            value = next((name for name, number in values.items() if value in (name, number)), None)
-        elif values is not None:
-            value = 1 if value in (values, word) else None
-        if value is not None:
-            found[word] = value
-    return found
-
-
-def _port_vlans(index: int, vlans: Iterable[Vlan], own: bool) -> Any:
-    attributes: list[list[Any]] = []
-    if own:
-        attributes.append(["IFLA_BRIDGE_FLAGS", _BRIDGE_SELF])
-    for vlan in vlans:
-        flags = (_PVID | _UNTAGGED) * vlan.access
-        ends = [(vlan.first, flags)]
-        if vlan.last != vlan.first:
-            ends = [(vlan.first, flags | _RANGE_BEGIN), (vlan.last, flags | _RANGE_END)]
-        for vid, each in ends:
-            attributes.append(["IFLA_BRIDGE_VLAN_INFO", {"flags": each, "vid": vid}])
-    return _ifinfo(family=_AF_BRIDGE, index=index, IFLA_AF_SPEC={"attrs": attributes})
 
 
 @contextmanager
@@ -720,62 +667,27 @@ def _namespace(path: str | None) -> Iterator[int]:
         os.close(fd)
 
 
-def _info(kind: str, value: str, data: str, attributes: list[list[Any]]) -> Any:
-    """A link's kind, then what is particular to it: by the former the latter is understood."""
-    particular = [[f"IFLA_INFO_{data}", {"attrs": attributes}]] if attributes else []
-    return {"attrs": [[f"IFLA_INFO_{kind}", value], *particular]}
-
-
-def _ifaddr(index: int, address: Interface) -> Any:
-    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
-    v4 = address.version == 4
-    broadcast = v4 and address.network.prefixlen < 31
-    return _message(
-        ifaddrmsg,
-        {
-            "family": _FAMILIES[address.version],
-            "prefixlen": address.network.prefixlen,
-            "index": index,
-            # an allocator sees to it that nobody else has it, and else it is no use for a second
-            "flags": 0 if v4 else _IFA_F_NODAD,
-        },
-        IFA_ADDRESS=str(address.ip),
-        IFA_LOCAL=str(address.ip) if v4 else None,
-        IFA_BROADCAST=str(address.network.broadcast_address) if broadcast else None,
-    )
-
-
 def _route(
     index: int | None,
     dst: Network | None,
     gateway: str | None,
     **options: Unpack[RouteOptions],
-) -> Any:
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-    v6 = ":" in (gateway or str(dst))
-    table, kind, scope = options.get("table"), options.get("type", "unicast"), options.get("scope")
-    near = "link" if kind == "unicast" and gateway is None else "global"
-    sizes = {"RTAX_MTU": options.get("mtu"), "RTAX_ADVMSS": options.get("advmss")}
-    return _message(
-        rtmsg,
-        {
-            "family": socket.AF_INET6 if v6 else socket.AF_INET,
-            "dst_len": dst.prefixlen if dst else 0,
-            "table": _RT_TABLE_COMPAT if table else _RT_TABLE_MAIN,
-            "proto": _RTPROT_BOOT,
-            "scope": _SCOPES[scope or near],
-            "type": _ROUTE_TYPES[kind],
-            "flags": _RTNH_F_ONLINK * options.get("onlink", False),
-        },
-        RTA_DST=str(dst.network_address) if dst else None,
-        RTA_GATEWAY=gateway,
-        RTA_OIF=index,
-        RTA_PRIORITY=options.get("metric"),
-        RTA_PREFSRC=options.get("source"),
-        RTA_TABLE=table,
-        RTA_METRICS={"attrs": _pairs(sizes)} if any(sizes.values()) else None,
+) -> bytes:
+    source = options.get("source")
+    return rtnl.route(
+        6 if ":" in (gateway or str(dst)) else 4,
+        index,
+        dst,
+        ip_address(gateway) if gateway else None,
+        table=options.get("table"),
+        metric=options.get("metric"),
+        type=options.get("type", "unicast"),
+        scope=options.get("scope"),
+        protocol=options.get("protocol"),
+        source=ip_address(source) if source else None,
+        onlink=options.get("onlink", False),
+        mtu=options.get("mtu"),
+        advmss=options.get("advmss"),
     )
 
 
@@ -784,77 +696,111 @@ def _from(source: str, table: int) -> PolicyRule:
     return PolicyRule(table, net, version=net.version)
 
 
-def _rule(rule: PolicyRule) -> Any:
-    from pyroute2.netlink.rtnl.fibmsg import fibmsg
-
-    mask = 0xFFFFFFFF if rule.mask is None else rule.mask
-    return _message(
-        fibmsg,
-        {
-            "family": _FAMILIES[rule.version],
-            "src_len": rule.source.prefixlen if rule.source else 0,
-            "dst_len": rule.to.prefixlen if rule.to else 0,
-            "table": _RT_TABLE_COMPAT,
-            "action": _FR_ACT_TO_TBL,
-        },
-        FRA_SRC=str(rule.source.network_address) if rule.source else None,
-        FRA_DST=str(rule.to.network_address) if rule.to else None,
-        FRA_IIFNAME=rule.iif,
-        FRA_OIFNAME=rule.oif,
-        FRA_FWMARK=rule.mark,
-        FRA_FWMASK=None if rule.mark is None else mask,
-        FRA_TABLE=rule.table,
-        FRA_PRIORITY=rule.priority,
+def _rule(rule: PolicyRule) -> bytes:
+    return rtnl.rule(
+        rule.version,
+        source=rule.source,
+        to=rule.to,
+        iif=rule.iif,
+        oif=rule.oif,
+        mark=rule.mark,
+        mask=rule.mask,
+        table=rule.table,
+        priority=rule.priority,
     )
 
 
-def _policy(message: Any, version: int) -> PolicyRule:
-    def end(which: str) -> Network | None:
-        ip = message.get(which)
-        return to_network(f"{ip}/{message[f'{which}_len']}") if ip else None
+# -- answers, each with its netlink header of 16 bytes
 
-    mark, mask = message.get("FRA_FWMARK"), message.get("FRA_FWMASK")
+
+def _policy(answer: bytes, version: int) -> PolicyRule:
+    found = rtnl.read(answer, rtnl.RULE_HEADER)
+
+    def network(which: int, length: int) -> Network | None:
+        ip = found.get(which)
+        return None if ip is None else to_network((ip, length))
+
+    def value(which: int, read: Callable[[bytes], T]) -> T | None:
+        packed = found.get(which)
+        return None if packed is None else read(packed)
+
+    mark, mask = value(rtnl.RULE_MARK, rtnl.number), value(rtnl.RULE_MASK, rtnl.number)
     return PolicyRule(
-        int(message.get("FRA_TABLE") or message["table"]),
-        end("src"),
-        end("dst"),
-        message.get("FRA_IIFNAME"),
-        message.get("FRA_OIFNAME"),
+        value(rtnl.RULE_TABLE, rtnl.number) or answer[20],
+        network(rtnl.RULE_SRC, answer[18]),
+        network(rtnl.RULE_DST, answer[17]),
+        value(rtnl.RULE_IIF, rtnl.text),
+        value(rtnl.RULE_OIF, rtnl.text),
         mark,
         None if mark is None or mask == 0xFFFFFFFF else mask,
-        message.get("FRA_PRIORITY") or 0,
+        value(rtnl.RULE_PRIORITY, rtnl.number) or 0,
         version,
     )
 
 
-def _local(message: Any) -> str:
+def _address(answer: bytes) -> tuple[int, Interface]:
+    found = rtnl.read(answer, rtnl.ADDRESS_HEADER)
+    length, index = struct.unpack_from("=BxxI", answer, 17)
     # on a point-to-point link IFA_ADDRESS is the other end; IFA_LOCAL is absent on IPv6
-    return str(message.get("local") or message.get("address"))
+    return index, ip_interface((found.get(rtnl.LOCAL) or found[rtnl.ADDRESS], length))
 
 
-def _link(message: Any) -> Link:
-    info = message.get("linkinfo")
-    kind = info.get("kind") if info else None
+def _read_route(answer: bytes) -> Route:
+    found = rtnl.read(answer, rtnl.ROUTE_HEADER)
+
+    def value(which: int) -> int | None:
+        return rtnl.number(found[which]) if which in found else None
+
+    sizes = attributes.read(found.get(rtnl.METRICS, b""))
+    mtu, advmss = (
+        rtnl.number(sizes[which]) if which in sizes else None
+        for which in (rtnl.METRIC_MTU, rtnl.METRIC_ADVMSS)
+    )
+    dst, gateway = found.get(rtnl.DST), found.get(rtnl.GATEWAY)
+    source = found.get(rtnl.PREFSRC)
+    return Route(
+        to_network((dst, answer[17])) if dst else None,
+        str(ip_address(gateway)) if gateway else None,
+        value(rtnl.OIF),
+        value(rtnl.PRIORITY),
+        answer[21],
+        mtu,
+        advmss,
+        str(ip_address(source)) if source else None,
+        answer[22],
+        bool(rtnl.number(answer[24:28]) & rtnl.ONLINK),
+    )
+
+
+def _link(answer: bytes) -> Link:
+    index, flags = struct.unpack_from("=iI", answer, 20)
+    found = rtnl.read(answer, rtnl.LINK_HEADER)
+    info = attributes.read(found.get(rtnl.LINKINFO, b""))
+    kind = rtnl.text(info[rtnl.INFO_KIND]) if rtnl.INFO_KIND in info else None
     # a vrf's ports and a bond's have data as well, of other kinds
-    bridged = info is not None and info.get("IFLA_INFO_SLAVE_KIND") == "bridge"
-    port = info.get("IFLA_INFO_SLAVE_DATA") if info is not None and bridged else None
-    flags = message["flags"]
+    bridged = rtnl.text(info.get(rtnl.INFO_PORT_KIND, b"")) == "bridge"
+    port = attributes.read(info.get(rtnl.INFO_PORT_DATA, b"")) if bridged else {}
+    mac = found.get(rtnl.MAC)
+
+    def value(which: int) -> int | None:
+        return rtnl.number(found[which]) if which in found else None
+
     return Link(
-        ifindex=message["index"],
-        name=message.get("ifname"),
+        ifindex=index,
+        name=rtnl.text(found[rtnl.IFNAME]),
         kind=kind,
-        mac=message.get("address"),
-        mtu=message.get("mtu"),
-        up=bool(flags & _IFF_UP),
-        alias=message.get("ifalias") or None,
-        master=message.get("master"),
-        peer_index=message.get("link"),
-        port_state=port.get("IFLA_BRPORT_STATE") if port else None,
-        port=frozenset(word for word, key in _PORT_FLAGS.items() if port and port.get(key)),
-        txqlen=message.get("txqlen", 0),
-        promisc=bool(flags & _IFF_PROMISC),
-        allmulti=bool(flags & _IFF_ALLMULTI),
-        group=message.get("group", 0),
-        running=bool(flags & _IFF_RUNNING),
-        options=_read_options(kind, info),
+        mac=mac.hex(":") if mac else None,
+        mtu=value(rtnl.MTU) or 0,
+        up=bool(flags & rtnl.IFF_UP),
+        alias=rtnl.text(found.get(rtnl.ALIAS, b"")) or None,
+        master=value(rtnl.MASTER),
+        peer_index=value(rtnl.PARENT),
+        port_state=rtnl.number(port[rtnl.PORT_STATE]) if rtnl.PORT_STATE in port else None,
+        port=frozenset(word for word, key in rtnl.PORT_FLAGS.items() if any(port.get(key, b""))),
+        txqlen=value(rtnl.TXQLEN) or 0,
+        promisc=bool(flags & rtnl.IFF_PROMISC),
+        allmulti=bool(flags & rtnl.IFF_ALLMULTI),
+        group=value(rtnl.GROUP) or 0,
+        running=bool(flags & rtnl.IFF_RUNNING),
+        options=kinds.Options(kind, answer) if rtnl.INFO_DATA in info and kind else NO_OPTIONS,
     )

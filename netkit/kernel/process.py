@@ -2,9 +2,8 @@
 
 A sandbox runner for labs, not a container engine: no images, no pid or user namespace, no seccomp.
 
-Shapes   a process is (pid, start time): together they are never reused while the machine runs
-Units    start_time in clock ticks since boot (field 22 of /proc/PID/stat); exit codes as in a
-         shell, 128 + signal for a killed one
+Shapes   a process is (pid, start time): netkit.kernel.pids
+Units    exit codes as in a shell, 128 + signal for a killed one
 Errors   CommandNotFound (127), CommandNotExecutable (126), InvalidSpec, NotFound, KernelRefused
 Source   man 8 ip-netns (exec), man 1 nsenter, Docker's `run -i -t -d` and its signal proxy
 Needs    Linux 5.9 (close_range) and a single-threaded caller: it forks. Between fork and exec
@@ -23,6 +22,10 @@ from typing import NamedTuple, NoReturn
 
 from netkit.errors import InvalidSpec, KernelRefused, NetkitError, NotFound
 from netkit.kernel import mounts
+from netkit.kernel.pids import Process as Process
+from netkit.kernel.pids import alive as alive
+from netkit.kernel.pids import me as me
+from netkit.kernel.pids import start_time
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSED_ON = {
@@ -43,11 +46,6 @@ class CommandNotExecutable(InvalidSpec):
     """The program is there, but may not or cannot run."""
 
     exit_code = 126
-
-
-class Process(NamedTuple):
-    pid: int
-    start_time: int
 
 
 class Command(NamedTuple):
@@ -98,7 +96,7 @@ def spawn(command: Command) -> Child:
         os.close(fd)
     failure = _read_all(receive)
     if not failure:
-        return Child(pid, _start_time(pid) or 0, streams.held, streams.log)
+        return Child(pid, start_time(pid) or 0, streams.held, streams.log)
     os.waitpid(pid, 0)
     for kept in (streams.held, streams.log):
         if kept is not None:
@@ -175,10 +173,6 @@ def run_in(
         return supervise(spawn(place._replace(env=env, interactive=interactive, tty=tty)))
 
 
-def alive(pid: int, start_time: int) -> bool:
-    return _start_time(pid) == start_time
-
-
 def residents(netns: str) -> list[Process]:
     """The processes that live in the network namespace at a path. It looks at all there are."""
     found = []
@@ -186,7 +180,7 @@ def residents(netns: str) -> list[Process]:
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         with suppress(OSError):
             if os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), here):
-                found.append(Process(pid, _start_time(pid) or 0))
+                found.append(Process(pid, start_time(pid) or 0))
     return found
 
 
@@ -458,16 +452,6 @@ def _open_if_closed(fd: int) -> None:
         os.fstat(fd)
     except OSError:
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one, hence *fd*
-
-
-def _start_time(pid: int) -> int | None:
-    """None for a process that has ended, though its parent may not have noticed."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # the name before it may hold anything
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in b"ZX" else int(fields[19])
 
 
 def _exit_code(status: int) -> int:

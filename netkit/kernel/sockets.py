@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 
 from netkit.addresses import Address
 
@@ -52,6 +54,14 @@ def local_port_range(text: str | None, reserved: str | None) -> tuple[range, set
 
 def holder(protocol: str, port: int) -> str | None:
     """Who has the port, as "nginx (pid 812)"; None if it cannot be told. Slow: for messages."""
+    for pid in holders(protocol, port):
+        with suppress(OSError), open(f"/proc/{pid}/comm") as comm:  # it may have ended
+            return f"{comm.read().strip()!r} (pid {pid})"
+    return None
+
+
+def holders(protocol: str, port: int) -> Iterator[int]:
+    """The processes that have the port, but for those of users we may not look into."""
     inodes = set()
     for family in ("", "6"):
         try:
@@ -65,9 +75,7 @@ def holder(protocol: str, port: int) -> str | None:
         try:
             with os.scandir(f"/proc/{pid}/fd") as fds:
                 links = [os.readlink(fd.path) for fd in fds]
-            if any((m := re.match(r"socket:\[(\d+)\]", link)) and m[1] in inodes for link in links):
-                with open(f"/proc/{pid}/comm") as comm:
-                    return f"{comm.read().strip()!r} (pid {pid})"
         except OSError:
             continue  # it ended, or is not ours to look into
-    return None
+        if any((m := re.match(r"socket:\[(\d+)\]", link)) and m[1] in inodes for link in links):
+            yield int(pid)

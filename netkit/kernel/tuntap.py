@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 
-from netkit.kernel import features
+from netkit.kernel import features, program
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
@@ -61,3 +61,32 @@ def create(
         fcntl.ioctl(fd, _TUNSETPERSIST, 1)
     finally:
         os.close(fd)
+
+
+def create_labelled(
+    label: str,
+    name: str,
+    *,
+    mac: str,
+    mtu: int | None = None,
+    owner: int | None = None,
+    group: int | None = None,
+    multi_queue: bool = False,
+) -> None:
+    """Make a tap whose maker had the SELinux context *label*: who opens it is held to that.
+
+    A process gets a context when it starts, so it takes another one to make it.
+    """
+    words = [word for pair in _named(user=owner, group=group) for word in pair]
+    words += ["multi_queue"] if multi_queue else []
+    program.call(("runcon", label, "ip", "tuntap", "add", name, "mode", "tap", *words), "")
+    try:
+        sizes = [word for pair in _named(mtu=mtu) for word in pair]
+        program.call(("ip", "link", "set", name, "address", mac, *sizes), "")
+    except BaseException:
+        program.call(("ip", "link", "del", name), "")
+        raise
+
+
+def _named(**values: int | None) -> list[tuple[str, str]]:
+    return [(word, str(value)) for word, value in values.items() if value is not None]

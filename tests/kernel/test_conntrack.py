@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from netkit.firewall import Publish
+from netkit.firewall import Publish, nfnetlink
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import Kernel, conntrack
 from scenarios.lab import Host
@@ -28,7 +28,7 @@ def kernel(host: Host) -> Iterator[Kernel]:
 
 def flows(version: int = 4) -> list[tuple[str, int]]:
     """Where the UDP flows of this host go."""
-    with conntrack._socket() as sock:
+    with nfnetlink.opened() as sock:
         found = list(conntrack._flows(sock, version, socket.IPPROTO_UDP, range(1, 65536)))
     return sorted((str(to), port) for _, port, to, _ in found)
 
@@ -71,7 +71,7 @@ def test_the_flows_of_a_port_published_in_ipv6_are_forgotten_and_no_others(kerne
 
 def test_the_socket_serves_again_after_an_error(kernel: Kernel) -> None:
     def break_off() -> None:
-        with conntrack._socket() as sock:
+        with nfnetlink.opened() as sock:
             conntrack._request(sock, 4, conntrack._CT_GET, 0x301, b"")  # answers nobody reads
             raise OSError("broken")
 
@@ -83,7 +83,8 @@ def test_the_socket_serves_again_after_an_error(kernel: Kernel) -> None:
 
 
 def test_a_closed_socket_lets_the_namespace_go(kernel: Kernel) -> None:
+    send(("127.0.0.1", 5000))
     kernel.forget_flows(publish(5000))
-    assert vars(conntrack._kept)
-    conntrack.close()
-    assert not vars(conntrack._kept)
+    assert vars(nfnetlink._kept)
+    nfnetlink.close()
+    assert not vars(nfnetlink._kept)

@@ -7,14 +7,21 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    ip_network,
+)
 from typing import Any
 
 import pytest
 
 from netkit.firewall import Publish
 from netkit.firewall.none import NoFirewall
-from netkit.kernel import Kernel, devices, features, netns
+from netkit.kernel import Kernel, devices, features, netlink, netns, rtnl
 from netkit.kernel.netlink import PolicyRule, Vlan
 from scenarios.lab import Host, until
 from tests.fakes import FakeKernel, refused
@@ -52,6 +59,44 @@ def ipv4(kernel: Kernel, name: str, at: str | None = None) -> list[IPv4Interface
 
 
 # -- links
+
+
+def test_a_link_is_up_or_down_or_not_there(kernel: Kernel) -> None:
+    netlink = kernel.netlink()
+    assert (netlink.is_up("br0"), netlink.is_up("none")) == (False, None)
+    netlink.set_up("br0")
+    assert netlink.is_up("br0") is True
+    assert kernel.netlink(PLACE).is_up("br0") is None
+
+
+def test_a_mac_can_be_had_without_the_rest_of_a_link(kernel: Kernel) -> None:
+    netlink = kernel.netlink()
+    link = netlink.link("br0")
+    assert link is not None
+    assert (netlink.mac("br0"), netlink.mac("none")) == (link.mac, None)
+
+
+def test_the_ways_out_are_the_versions_with_a_default_route(kernel: Kernel) -> None:
+    netlink = kernel.netlink()
+    assert netlink.ways_out() == set()
+    netlink.set_up("br0")
+    netlink.add_address("br0", IPv4Interface("10.88.0.1/24"))
+    netlink.add_route("br0", None, "10.88.0.9", table=77)
+    netlink.add_route("br0", ip_network("10.1.0.0/16"), "10.88.0.9")
+    assert netlink.ways_out() == set()
+    netlink.add_route("br0", None, "10.88.0.9", metric=5)
+    assert netlink.ways_out() == {4}
+
+
+def test_the_way_to_an_address_may_be_direct_or_by_a_gateway(kernel: Kernel) -> None:
+    netlink = kernel.netlink()
+    netlink.set_up("br0")
+    netlink.add_address("br0", IPv4Interface("10.88.0.1/24"))
+    far, near = IPv4Address("10.1.2.3"), IPv4Address("10.88.0.7")
+    assert (netlink.way_to(near), netlink.way_to(far)) == ("br0", None)
+    netlink.add_route("br0", None, "10.88.0.9")
+    assert (netlink.way_to(far), netlink.way_to(far, direct=True)) == ("br0", None)
+    assert netlink.way_to(near, direct=True) == "br0"
 
 
 def test_a_bridge_is_born_down_with_the_mac_and_mtu_asked_for(kernel: Kernel) -> None:
@@ -219,6 +264,45 @@ def test_a_link_is_born_whole_in_the_namespace_it_is_for(
         assert (link.peer_index, link.mtu) == (kernel.netlink().index("wire0"), 1400)
     if kind != "ipvlan":
         assert link.mac == (mac or MAC)
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_name_of_the_hosts_is_free_in_a_container_on_older_kernels_too(
+    host: Host, monkeypatch: pytest.MonkeyPatch, renamed: bool
+) -> None:
+    """They look for it in the namespace of whoever asks."""
+    do = netlink.Netlink._do
+
+    def older(self: netlink.Netlink, request: bytes, kind: int, flags: int = 0) -> None:
+        name = rtnl.read(bytes(16) + request, rtnl.LINK_HEADER).get(rtnl.IFNAME, b"")
+        if flags == netlink._CREATE and self.is_up(rtnl.text(name)) is not None:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if not renamed and kind == netlink._NEWLINK and not flags:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        do(self, request, kind, flags)
+
+    with Kernel(NoFirewall()) as kernel:
+        kernel.create_netns("c1")
+        wire(kernel)
+        kernel.netlink().add_bridge("eth0", mac=MAC, mtu=1500)
+        monkeypatch.setattr(netlink.Netlink, "_do", older)
+
+        def make() -> None:
+            options: dict[str, str | int] = {"mode": "bridge"}
+            kernel.netlink().add_link(
+                "eth0", "macvlan", parent="wire0", at=PLACE, mac=PEER_MAC, options=options
+            )
+
+        if not renamed:
+            with refused(errno.EBUSY):
+                make()
+            assert [link.name for link in kernel.netlink(PLACE).links()] == ["lo"]
+            return
+        make()
+        assert (made := kernel.netlink(PLACE).link("eth0"))
+        assert (made.kind, made.mac) == ("macvlan", PEER_MAC)
+        with refused(errno.EEXIST):
+            make()
 
 
 def test_a_macvlan_is_born_here_and_up_where_that_is_asked_for(kernel: Kernel) -> None:
@@ -549,6 +633,19 @@ def test_links_are_found_by_mac_and_by_the_device_they_are_on(
     assert kernel.find_links(mac=MAC) == ["br0", "wire0"]
 
 
+def test_of_several_with_one_mac_the_card_is_meant(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on a card, a VLAN or a bridge, has the same."""
+    if isinstance(kernel, FakeKernel):
+        kernel.space(None).new_link("card0", None, MAC, 1500)
+    else:  # no test can make a card
+        (bridge,) = (link for link in kernel.netlink().links() if link.name == "br0")
+        found = [bridge, bridge._replace(name="card0", kind=None)]
+        monkeypatch.setattr(netlink.Netlink, "links", lambda self: found)
+    assert kernel.find_links(mac=MAC) == ["card0"]
+
+
 def test_addresses_are_announced_out_of_a_link_that_is_up(kernel: Kernel) -> None:
     connect(kernel)
     addresses = (IPv4Address("10.88.0.2"), IPv6Address("fd00::2"))
@@ -707,6 +804,59 @@ def test_a_route_has_a_metric_a_table_and_sizes_of_its_own(kernel: Kernel, versi
     assert found(70000) == [(10, None, None)]
     netlink.delete_route("eth0", network, None, metric=10, table=70000)
     assert found(70000) == []
+
+
+def test_a_route_may_stand_before_another_to_the_same_destination(kernel: Kernel) -> None:
+    """As with two networks that both lead out: the one joined last does."""
+    connect(kernel)
+    netlink = kernel.netlink(PLACE)
+    netlink.add_address("eth0", ADDRESS)
+    netlink.set_up("eth0")
+    for gateway in ("10.88.0.1", "10.88.0.9"):
+        netlink.add_route("eth0", None, gateway, beside=True)
+    with refused(errno.EEXIST):
+        netlink.add_route("eth0", None, "10.88.0.9", beside=True)
+    with refused(errno.EEXIST):
+        netlink.add_route("eth0", None, "10.88.0.7")
+    assert [r.gateway for r in netlink.routes() if r.dst is None] == ["10.88.0.9", "10.88.0.1"]
+    netlink.delete_route("eth0", None, "10.88.0.9")
+    assert [r.gateway for r in netlink.routes() if r.dst is None] == ["10.88.0.1"]
+
+
+@pytest.mark.parametrize("address", [ADDRESS, IPv6Interface("fd00:88::2/64")])
+def test_an_address_may_come_without_its_network(
+    kernel: Kernel, address: IPv4Interface | IPv6Interface
+) -> None:
+    connect(kernel)
+    netlink = kernel.netlink(PLACE)
+    netlink.set_up("eth0")
+    netlink.add_address("eth0", address, prefix_route=False)
+    assert address in [each for _, each in netlink.addresses("eth0")]
+    found = [route.dst for route in netlink.routes(address.version)]
+    assert address.network not in found
+    netlink.delete_address("eth0", address)
+    assert address not in [each for _, each in netlink.addresses("eth0")]
+
+
+def test_a_free_table_has_neither_route_nor_rule(kernel: Kernel) -> None:
+    connect(kernel)
+    netlink = kernel.netlink(PLACE)
+    netlink.set_up("eth0")
+    assert netlink.free_table(100) == 100
+    netlink.add_route("eth0", ip_network("fd99::/64"), None, table=100)
+    netlink.add_rule("10.88.0.2", 101)
+    assert netlink.free_table(100) == 102
+    assert netlink.free_table(100, (102, 103)) == 104
+
+
+def test_whether_a_kind_of_link_is_known_is_found_out_without_one(kernel: Kernel) -> None:
+    before = kernel.netlink().links()
+    assert kernel.netlink().has_kind("veth")
+    assert kernel.netlink().has_kind("bridge")
+    if isinstance(kernel, FakeKernel):
+        kernel.lacks.add("no-such-kind")
+    assert not kernel.netlink().has_kind("no-such-kind")
+    assert kernel.netlink().links() == before
 
 
 @pytest.mark.parametrize("version", [4, 6])

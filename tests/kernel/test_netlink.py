@@ -6,7 +6,6 @@ import errno
 import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
-from typing import Any
 
 import pytest
 
@@ -149,9 +148,8 @@ class Recorded(Netlink):
     def index(self, name: str) -> int:
         return 3
 
-    def _talk(self, message: Any, kind: int, flags: int) -> Iterator[bytes]:
-        message.encode()
-        self.sent = bytes(message.data)[16:]
+    def _talk(self, request: bytes, kind: int, flags: int) -> Iterator[bytes]:
+        self.sent = request
         yield from self.answers
 
 
@@ -201,7 +199,7 @@ def test_what_was_asked_for_reads_back_the_same(
 
 def answer(index: int, attributes: bytes) -> bytes:
     """What the kernel says of a link."""
-    body = struct.pack("=BxHiII", 0, 1, index, 0, 0) + attributes
+    body = struct.pack("=BxHiII", 0, 1, index, 0, 0) + attribute(3, b"x\0") + attributes
     return struct.pack("=IHHII", 16 + len(body), 16, 0, 0, 0) + body
 
 
