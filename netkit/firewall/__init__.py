@@ -40,6 +40,39 @@ class Siblings(msgspec.Struct, frozen=True, tag=True):
     subnet: Network
 
 
+class Plain(msgspec.Struct, frozen=True, tag=True):
+    """What is behind *link* is ours to forward, and open to all: a CNI network without isolation.
+
+    Localhost reaches ports published there, so nobody behind it reaches the host's own loopback.
+    """
+
+    link: str
+
+
+class Hide(msgspec.Struct, frozen=True, tag=True):
+    """What *address* sends beyond its own subnet, which is among the Siblings, bears the address
+    of the host it leaves by.
+    """
+
+    address: Address
+
+
+class Cover(msgspec.Struct, frozen=True, tag=True):
+    """Whoever meets *address* through a published port bears an address of the host there."""
+
+    address: Address
+
+
+class Spare(msgspec.Struct, frozen=True, tag=True):
+    """What *source* sends to *destination*, of the host's, no published port gets: an exception."""
+
+    source: Network
+    destination: Network
+    port: int
+    protocol: str
+    count: int = 1
+
+
 class Masquerade(msgspec.Struct, frozen=True, tag=True):
     """What comes from *link* and leaves the host bears the address it leaves by, or *source*."""
 
@@ -122,6 +155,10 @@ class NoTransit(msgspec.Struct, frozen=True, tag=True):
 Rule = (
     Isolate
     | Siblings
+    | Plain
+    | Hide
+    | Cover
+    | Spare
     | Masquerade
     | Outgoing
     | Guard
@@ -136,7 +173,8 @@ Rule = (
 class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     """A chain of another tool that drops what it does not know.
 
-    `into` is the chain of the same table in which an accept is heard first; None: there is none.
+    `into` is the chain of the same table in which an accept is heard first, or firewalld's zone;
+    None: there is none.
     """
 
     program: str  # that made it: iptables-nft, ip6tables-legacy …; empty for any other
@@ -144,6 +182,10 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     chain: str
     into: str | None = None
+
+    @property
+    def has_zones(self) -> bool:
+        return self.program == "firewall-cmd"
 
     def __str__(self) -> str:
         return f"chain {self.chain} of table {self.family} {self.table}"

@@ -22,6 +22,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 
 from netkit.firewall import Obstacle, libnftables
 
@@ -34,7 +35,7 @@ _CHAIN = re.compile(
 )
 _TABLE = re.compile(r"^table (\w+) (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _REJECTS_AT_THE_END = "firewalld"  # its policy is accept, and its last rule is not
-_ZONES, _ZONE = "firewall-cmd", "trusted"
+_ZONES, _ZONE = "firewall-cmd", "trusted"  # unless a Passage says another
 _ABSENT = {_ZONES: (1, 2)}  # exit codes: not in that zone, in none
 
 
@@ -67,20 +68,24 @@ def _in_nftables(listing: str) -> list[Obstacle]:
 def _in_legacy() -> list[Obstacle]:
     found = []
     for family, name in _FAMILIES.items():
-        try:
-            with open(f"/proc/thread-self/net/{family}_tables_names") as file:
-                if "filter" not in file.read().split():  # to list it would make it
-                    continue
-        except FileNotFoundError:
-            continue
-        program = shutil.which(f"{name}-legacy", path=_PATH)
-        if program is None:  # then whoever made it did so by other means, and we cannot look
+        if not _has_legacy(family):
             continue
         listing = _run(f"{name}-legacy", "-S")
         chains = set(re.findall(r"^-N (\S+)$", listing, re.MULTILINE)) | {"FORWARD"}
         if re.search(r"^-P FORWARD DROP$", listing, re.MULTILINE):
             found.append(_obstacle(family, "filter", "FORWARD", chains, "legacy"))
     return found
+
+
+def _has_legacy(family: str) -> bool:
+    """Whether there is a table to be looked at: to list one that is not would make it."""
+    try:
+        with open(f"/proc/thread-self/net/{family}_tables_names") as file:
+            found = "filter" in file.read().split()
+    except FileNotFoundError:
+        return False
+    # without the program whoever made it did so by other means, and we cannot look
+    return found and shutil.which(f"{_FAMILIES[family]}-legacy", path=_PATH) is not None
 
 
 def _obstacle(family: str, table: str, chain: str, chains: set[str], kind: str) -> Obstacle:
@@ -146,9 +151,78 @@ def warning(link: str, obstacle: Obstacle) -> str:
     ) * (obstacle.table == _REJECTS_AT_THE_END)
 
 
+# -- an admin's chain, which is asked first about all that is forwarded
+
+
+def hearers(chain: str, *, make: bool = False) -> list[str]:
+    """The programs in whose table *chain* is; if there are none, those that would *make* it."""
+    nft = {
+        f"{_FAMILIES[family]}-nft"
+        for family, table, body in _TABLE.findall(libnftables.run("list chains"))
+        if table == "filter" and family in _FAMILIES and f"\tchain {chain} {{" in body
+    }
+    legacy = {
+        f"{name}-legacy"
+        for family, name in _FAMILIES.items()
+        if _has_legacy(family) and f"-N {chain}\n" in _run(f"{name}-legacy", "-S")
+    }
+    own = {name for name in _FAMILIES.values() if shutil.which(name, path=_PATH)}
+    return sorted(nft | legacy or (own if make else set()))
+
+
+def hear(chain: str, programs: Sequence[str]) -> None:
+    """Ask it; it is made where it is not there."""
+    done = []
+    try:
+        for program in programs:
+            done.append(program)
+            with suppress(ForeignError):  # it is there
+                _run(program, "-N", chain)
+            if not _asks(program, chain):
+                _run(program, "-I", *_asking(chain))
+    except BaseException:
+        unhear(chain, done)
+        raise
+
+
+def unhear(chain: str, programs: Sequence[str]) -> None:
+    """Ask it no more; it goes if it is empty."""
+    for program in programs:
+        if _asks(program, chain):
+            _run(program, "-D", *_asking(chain))
+        with suppress(ForeignError):
+            _run(program, "-X", chain)
+
+
+def unheard(chain: str, programs: Sequence[str]) -> list[str]:
+    """What is missing, as the lines an operator would type."""
+    return asking(chain, [program for program in programs if not _asks(program, chain)])
+
+
+def asking(chain: str, programs: Sequence[str], how: str = "-I") -> list[str]:
+    return [_line(program, how, _asking(chain)) for program in programs]
+
+
+def _asks(program: str, chain: str) -> bool:
+    try:
+        return _there(program, _asking(chain))
+    except ForeignError as error:
+        if error.errno == errno.EINVAL:  # of a chain that is gone iptables-legacy knows nothing
+            return False
+        raise
+
+
+def _asking(chain: str) -> tuple[str, ...]:
+    return ("FORWARD", "-m", "comment", "--comment", _comment("admin", chain), "-j", chain)
+
+
 def _rules(link: str, found: Sequence[Obstacle]) -> list[tuple[str, ...]]:
     """Program, chain and words of each accept; of a zone, the interface it is to have."""
-    zones = dict.fromkeys((_ZONES, _ZONE, link) for each in found if each.into == _ZONE)
+    zones = dict.fromkeys(
+        (_ZONES, each.into, link)
+        for each in found
+        if each.into is not None and each.program == _ZONES
+    )
     return [*zones] + [
         (each.program, each.into, side, link, "-m", "comment", "--comment", _comment(side, link),
          "-j", "ACCEPT")

@@ -35,15 +35,19 @@ from netkit.errors import KernelRefused
 from netkit.firewall import (
     Admit,
     Allow,
+    Cover,
     Guard,
+    Hide,
     Isolate,
     Masquerade,
     NoTransit,
     Outgoing,
+    Plain,
     Publish,
     Rule,
     Siblings,
     Source,
+    Spare,
 )
 
 LOCK = "/run/xtables.lock"  # every iptables program takes it
@@ -59,9 +63,10 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 # chain not ours is a jump to one of ours: `-I` is before all others, because another tool's ACCEPT
 # must not open a network; `-A` is after them, because nothing is translated twice.
 _STATIC = """\
-raw: NETKIT-RAW NETKIT-INSIDE NETKIT-PORTS NETKIT-ROGUE NETKIT-GUARD NETKIT-SOURCE
+raw: NETKIT-RAW NETKIT-INSIDE NETKIT-PLAIN NETKIT-PORTS NETKIT-ROGUE NETKIT-GUARD NETKIT-SOURCE
   -I PREROUTING -j NETKIT-RAW
   -A NETKIT-RAW -j NETKIT-INSIDE
+  -A NETKIT-RAW -j NETKIT-PLAIN
   -A NETKIT-RAW -j NETKIT-SOURCE
   -A NETKIT-PORTS -j NETKIT-ROGUE
   -A NETKIT-PORTS -j NETKIT-GUARD
@@ -87,7 +92,8 @@ NETKIT-SIBLINGS NETKIT-TO NETKIT-OPEN NETKIT-TRANSIT
   -A NETKIT-INSIDE -j ACCEPT
   -A NETKIT-TRANSIT -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
 nat: NETKIT-PUBLISH NETKIT-PORTS NETKIT-DEVICES NETKIT-WILDCARD NETKIT-RANGES NETKIT-POST \
-NETKIT-LOOP NETKIT-OUTWARDS NETKIT-OUTGOING NETKIT-SOURCED NETKIT-MASQUERADE
+NETKIT-LOOP NETKIT-PLAIN NETKIT-HIDDEN NETKIT-OUTWARDS NETKIT-OUTGOING NETKIT-SOURCED \
+NETKIT-MASQUERADE
 4 -A PREROUTING ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j NETKIT-PUBLISH
 6 -A PREROUTING ! -d ::1/128 -m addrtype --dst-type LOCAL -j NETKIT-PUBLISH
 4 -A OUTPUT -m addrtype --dst-type LOCAL -j NETKIT-PUBLISH
@@ -100,6 +106,8 @@ NETKIT-LOOP NETKIT-OUTWARDS NETKIT-OUTGOING NETKIT-SOURCED NETKIT-MASQUERADE
 4 -A NETKIT-POST -d 224.0.0.0/4 -j RETURN
 6 -A NETKIT-POST -d ff00::/8 -j RETURN
   -A NETKIT-POST -j NETKIT-LOOP
+  -A NETKIT-POST -j NETKIT-PLAIN
+  -A NETKIT-POST -j NETKIT-HIDDEN
   -A NETKIT-POST -j NETKIT-OUTWARDS
   -A NETKIT-OUTWARDS -j NETKIT-OUTGOING
   -A NETKIT-OUTWARDS -j NETKIT-SOURCED
@@ -247,6 +255,17 @@ def _of(rule: Rule) -> Iterator[Line]:
             v, both = subnet.version, f"-s {subnet} -d {subnet}"
             yield _line(v, "filter", "SIBLINGS", f"{both} -j ACCEPT")
             yield _line(v, "nat", "LOOP", f"{both} {_TRANSLATED} -j MASQUERADE")
+            yield _line(v, "nat", "HIDDEN", f"{both} -j RETURN", first=True)
+        case Plain(link):
+            yield from _plain(_name(link))
+        case Hide(address):
+            yield _line(address.version, "nat", "HIDDEN", f"-s {address} -j MASQUERADE")
+        case Cover(address):
+            words = f"-d {address} {_TRANSLATED} -j MASQUERADE"
+            yield _line(address.version, "nat", "LOOP", words)
+        case Spare(source, destination, port, protocol, count):
+            words = f"-s {source} -d {destination} {_ports(protocol, port, count)} -j RETURN"
+            yield _line(source.version, "nat", "PUBLISH", words, first=True)
         case Masquerade(link, version, None):
             yield _line(version, "nat", "MASQUERADE", f"-i {_name(link)} -j MASQUERADE")
         case Masquerade(link, _, source) if source is not None:
@@ -317,6 +336,14 @@ def _isolated(rule: Isolate) -> Iterator[Line]:
     for subnet in rule.subnets:
         words = f"-s {subnet} -d {subnet} {_TRANSLATED} -j MASQUERADE"
         yield _line(subnet.version, "nat", "LOOP", words)
+
+
+def _plain(link: str) -> Iterator[Line]:
+    yield _line(4, "raw", "PLAIN", f"-i {link} -d 127.0.0.0/8 -j DROP")
+    for v in (4, 6):
+        yield _line(v, "filter", "TRANSIT", f"-i {link} -j RETURN", first=True)
+        yield _line(v, "filter", "TRANSIT", f"-o {link} -j RETURN", first=True)
+    yield _line(4, "nat", "PLAIN", f"-s 127.0.0.0/8 -o {link} {_TRANSLATED} -j MASQUERADE")
 
 
 def _guarded(rule: Guard) -> Iterator[Line]:

@@ -3,7 +3,7 @@
 Shapes   table `inet netkit` filters and translates, table `bridge netkit` guards the ports; chains
          never change after `open`; a network, a port or a container is a handful of elements.
          Sets whose names end in 4 or 6 are those of that IP version
-Errors   NftError, with nft's own sentence
+Errors   NftError, with nft's own sentence; of elements OSError with the kernel's
 Source   nft(8); Docker's semantics for published ports; trust.md S01-S20 for the guards
 
 A lookup in a set costs the same with one element as with ten thousand, and adding an element costs
@@ -16,27 +16,35 @@ import errno
 import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
 
 from netkit.firewall import (
     Admit,
     Allow,
+    Cover,
     Guard,
+    Hide,
     Isolate,
     Masquerade,
     NoTransit,
     Outgoing,
+    Plain,
     Publish,
     Rule,
     Siblings,
     Source,
+    Spare,
+    elements,
     libnftables,
 )
+from netkit.firewall.elements import Element
 
 # What there is of each set for each IP version: {v} is 4 or 6, {type} ipv4_addr or ipv6_addr
 _BY_VERSION = """\
 	set loop{v} { type {type} . {type}; flags interval; }
 	set siblings{v} { type {type} . {type}; flags interval; }
+	set hidden{v} { type {type}; }
+	set covered{v} { type {type}; }
+	set spared{v} { type {type} . {type} . inet_proto . inet_service; flags interval; }
 	set sources{v} { type ifname . {type}; }
 	set allowed{v} { type {type} . inet_proto . inet_service; flags interval; }
 	map ports{v} { type {type} . inet_proto . inet_service : {type} . inet_service; }
@@ -53,6 +61,7 @@ _SETS_BY_VERSION = "".join(
 SCRIPT = f"""\
 table inet netkit {{
 	set inside {{ type ifname; }}
+	set plain {{ type ifname; }}
 	set internal {{ type ifname; }}
 	set same {{ type ifname . ifname; }}
 	set guarded {{ type ifname; }}
@@ -70,6 +79,7 @@ table inet netkit {{
 	chain raw {{
 		type filter hook prerouting priority raw; policy accept;
 		iifname @inside ip daddr 127.0.0.0/8 drop
+		iifname @plain ip daddr 127.0.0.0/8 drop
 		iifname @guarded jump source
 	}}
 
@@ -100,6 +110,8 @@ table inet netkit {{
 
 	# not ours: dropped only if it is we who made a router of this host
 	chain transit {{
+		iifname @plain accept
+		oifname @plain accept
 		ct state established,related accept
 		meta nfproto @transit drop
 		accept
@@ -120,6 +132,8 @@ table inet netkit {{
 	}}
 
 	chain publish {{
+		ip saddr . ip daddr . meta l4proto . th dport @spared4 return
+		ip6 saddr . ip6 daddr . meta l4proto . th dport @spared6 return
 		dnat ip to ip daddr . meta l4proto . th dport map @ports4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
 		dnat ip to iifname . meta l4proto . th dport map @devices4
@@ -139,7 +153,12 @@ table inet netkit {{
 		oifname != @inside jump outwards
 		ct status dnat ip saddr . ip daddr @loop4 masquerade
 		ct status dnat ip6 saddr . ip6 daddr @loop6 masquerade
+		ct status dnat ip daddr @covered4 masquerade
+		ct status dnat ip6 daddr @covered6 masquerade
 		ct status dnat ip saddr 127.0.0.0/8 oifname @inside masquerade
+		ct status dnat ip saddr 127.0.0.0/8 oifname @plain masquerade
+		ip saddr @hidden4 ip saddr . ip daddr != @loop4 masquerade
+		ip6 saddr @hidden6 ip6 saddr . ip6 daddr != @loop6 masquerade
 	}}
 
 	chain outwards {{
@@ -194,15 +213,7 @@ table bridge netkit {{
 """
 
 _OURS = {"table inet netkit", "table bridge netkit"}
-_HOMES = re.compile(r"^\t(chain|set|map) (\w+) {", re.MULTILINE)
-
-
-class Element(NamedTuple):
-    """One element of a set (`data` empty) or of a map."""
-
-    home: str  # "inet netkit ports4": family, table, set
-    key: str
-    data: str = ""
+_HOMES = r"(?m)^\t(chain|set|map) (\w+) {"
 
 
 class Nftables:
@@ -230,23 +241,22 @@ class Nftables:
         return _tables() >= _OURS
 
     def add(self, rules: Sequence[Rule]) -> None:
-        if lines := self.lines(rules):
-            libnftables.run("\n".join(lines))
+        elements.add(_elements(rules), SCRIPT)
 
     def delete(self, rules: Sequence[Rule]) -> None:
-        elements = _elements(rules)
+        ours = _elements(rules)
         try:
-            libnftables.run("\n".join(_lines("delete", elements)))
+            elements.delete(ours, SCRIPT)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
-            self._delete_each(elements)
+            self._delete_each(ours)
 
-    def _delete_each(self, elements: Iterable[Element]) -> None:
+    def _delete_each(self, ours: Iterable[Element]) -> None:
         """One is gone already, and nft takes all or nothing: take the rest one by one."""
-        for element in elements:
+        for element in ours:
             try:
-                libnftables.run("\n".join(_lines("delete", [element])))
+                elements.delete([element], SCRIPT)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise
@@ -274,7 +284,7 @@ class Nftables:
         if not _has_rules(libnftables.run("list chain inet netkit admin")):
             return script + "delete table inet netkit\n"
         # chains first, and emptied first: they refer to each other, and to the sets
-        homes = sorted(_HOMES.findall(libnftables.run("list table inet netkit")))
+        homes = sorted(re.findall(_HOMES, libnftables.run("list table inet netkit")))
         homes.remove(("chain", "admin"))
         flush = "".join(f"flush {kind} inet netkit {name}\n" for kind, name in homes)
         return (
@@ -307,6 +317,15 @@ def _of(rule: Rule) -> Iterable[Element]:
         case Siblings(subnet):
             for kind in ("siblings", "loop"):
                 yield _inet(kind, f"{subnet} . {subnet}", version=subnet.version)
+        case Plain(link):
+            yield _inet("plain", f'"{link}"')
+        case Hide(address):
+            yield _inet("hidden", str(address), version=address.version)
+        case Cover(address):
+            yield _inet("covered", str(address), version=address.version)
+        case Spare(source, destination, port, protocol, count):
+            key = f"{source} . {destination} . {protocol} . {_ports(port, count)}"
+            yield _inet("spared", key, version=source.version)
         case Masquerade(link, version, source):
             if source is None:
                 yield _inet("masqueraded", f'{_FAMILY[version]} . "{link}"')
@@ -325,8 +344,7 @@ def _of(rule: Rule) -> Iterable[Element]:
         case Publish():
             yield from _published(rule)
         case Allow(address, port, protocol, count):
-            ports = str(port) if count == 1 else f"{port}-{port + count - 1}"
-            key = f"{address} . {protocol} . {ports}"
+            key = f"{address} . {protocol} . {_ports(port, count)}"
             yield _inet("allowed", key, version=address.version)
         case NoTransit(version):
             yield _inet("transit", _FAMILY[version])
@@ -334,6 +352,10 @@ def _of(rule: Rule) -> Iterable[Element]:
 
 def _inet(kind: str, key: str, data: str = "", *, version: int | None = None) -> Element:
     return Element(f"inet netkit {kind}{version or ''}", key, data)
+
+
+def _ports(first: int, count: int) -> str:
+    return str(first) if count == 1 else f"{first}-{first + count - 1}"
 
 
 def _isolated(rule: Isolate) -> Iterable[Element]:
@@ -386,8 +408,7 @@ def _published(rule: Publish) -> Iterable[Element]:
     if rule.count > 1 and rule.host_port == rule.port and rule.device is None:
         # the port stays, so only the address is mapped, and the whole range is one element
         host = host or ("0.0.0.0/0" if version == 4 else "::/0")
-        ports = f"{rule.host_port}-{rule.host_port + rule.count - 1}"
-        key = f"{host} . {rule.protocol} . {ports}"
+        key = f"{host} . {rule.protocol} . {_ports(rule.host_port, rule.count)}"
         yield _inet("ranges", key, str(rule.address), version=version)
         return
     for i in range(rule.count):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -16,16 +17,21 @@ from netkit.errors import KernelRefused
 from netkit.firewall import (
     Admit,
     Allow,
+    Cover,
     Firewall,
     Guard,
+    Hide,
     Isolate,
     Masquerade,
     NoTransit,
     Outgoing,
+    Plain,
     Publish,
     Rule,
     Siblings,
     Source,
+    Spare,
+    elements,
     libnftables,
     load,
 )
@@ -46,6 +52,13 @@ RULES: dict[str, Rule] = {
     "open and routed": Isolate("br3", open=(4,), routed=(4, 6)),
     "siblings": Siblings(IPv4Network("10.90.0.0/24")),
     "siblings of IPv6": Siblings(IPv6Network("fd00:90::/64")),
+    "plain": Plain("br4"),
+    "hide": Hide(WEB),
+    "hide of IPv6": Hide(WEB6),
+    "cover": Cover(WEB),
+    "cover of IPv6": Cover(WEB6),
+    "spare": Spare(IPv4Network("0.0.0.0/0"), IPv4Network("192.0.2.0/24"), 8080, "tcp"),
+    "spare a range of IPv6": Spare(NET6, IPv6Network("::/0"), 8000, "udp", 10),
     "masquerade": Masquerade("br0"),
     "masquerade of IPv6": Masquerade("br0", 6),
     "masquerade as somebody": Masquerade("br1", 4, OUTSIDE),
@@ -258,13 +271,39 @@ def test_the_lines_are_what_an_operator_can_run(nftables: Nftables) -> None:
     assert run("nft list ruleset") == empty
 
 
+def test_a_thousand_elements_are_one_transaction(nftables: Nftables) -> None:
+    """More than one message and more than a socket takes by itself."""
+    nftables.open()
+    ports = [Publish(None, 1000, WEB, 2000, "tcp", 3000), RULES["guard"]]
+    nftables.add(ports)
+    listed = run("nft list map inet netkit wildcard4")
+    assert len(re.findall(r"tcp \. \d+ : 10\.88\.0\.2 \. \d+", listed)) == 3000
+    with pytest.raises(FileExistsError):
+        nftables.add(
+            [Publish(None, 9000, WEB, 2000, "tcp", 500), Publish(None, 3999, DB, 1, "tcp")]
+        )
+    assert run("nft list map inet netkit wildcard4") == listed
+    nftables.delete(ports)
+    assert "elements" not in run("nft list ruleset")
+
+
+def test_elements_are_put_without_asking_what_there_is(nftables: Nftables) -> None:
+    """libnftables would fetch all tables, chains and sets of the host first."""
+    nftables.open()
+    libnftables.forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(libnftables, "run", lambda script: pytest.fail(script))
+        nftables.add(list(RULES.values()))
+        nftables.delete(list(RULES.values()))
+
+
 def script(lines: object) -> None:
     assert isinstance(lines, list)
     run("nft -f - <<'END'\n" + "\n".join(lines) + "\nEND")
 
 
-def test_a_refusal_says_what_nft_says(nftables: Nftables) -> None:
-    with pytest.raises(libnftables.NftError, match="No such file or directory"):
+def test_a_refusal_says_what_the_kernel_or_nft_says(nftables: Nftables) -> None:
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
         nftables.add([RULES["publish"]])
     with pytest.raises(libnftables.NftError, match="syntax error"):
         libnftables.run("add nonsense")
@@ -320,23 +359,19 @@ def test_a_network_is_refused_in_time_and_whole_when_nft_is(
     assert snapshot() == before
 
 
-def test_an_nft_that_dies_in_the_middle_of_connect_leaves_nothing(
+def test_rules_that_are_refused_in_the_middle_of_connect_leave_nothing(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It passes until the container's own rules come, and says nothing of sense then."""
     engine = host.engine()
     engine.create_network(NetworkSpec("web"))
     before = snapshot()
-    real: Callable[[str], str] = libnftables.run
 
-    def dying(script: str) -> str:
-        if "add element bridge netkit ports" in script:
-            raise libnftables.NftError(errno.EINVAL, "nft failed and did not say why")
-        return real(script)
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(libnftables, "run", dying)
-        with pytest.raises(KernelRefused, match="nft failed and did not say why"):
+        patch.setattr(elements, "add", refuse)
+        with pytest.raises(KernelRefused, match=r"nft.*ports.*no room"):
             engine.connect("web", name="c1")
     assert snapshot() == before
     engine.connect("web", name="c1")
