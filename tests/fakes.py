@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -30,7 +30,7 @@ from netkit.addresses import WILDCARDS, Address
 from netkit.errors import NotFound
 from netkit.firewall import Admit, Guard, Masquerade, Obstacle, Outgoing, Publish, Rule, Source
 from netkit.firewall.nftables import Nftables
-from netkit.kernel import Kernel, features, netlink, netns, sockets
+from netkit.kernel import Kernel, features, kinds, netlink, netns, sockets
 from netkit.kernel.netlink import (
     Interface,
     Link,
@@ -42,6 +42,7 @@ from netkit.kernel.netlink import (
     RouteOptions,
     Vlan,
 )
+from netkit.kernel.shaping import Bucket
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -137,12 +138,16 @@ class _FakeLink:
     options: dict[str, Option] = field(default_factory=dict)
     peer: tuple[str | None, str] | None = None  # its other end, by namespace and name
     parent: tuple[str | None, str] | None = None
+    bucket: tuple[Bucket, int] | None = None  # and how many subnets it tells apart
+    redirect: int | None = None
     addresses: list[Interface] = field(default_factory=list)
+    alone: set[Interface] = field(default_factory=set)  # those without their network
 
     def dump(self) -> dict[str, Any]:
         """All but the index, which no two runs have in common."""
         return {k: v for k, v in vars(self).items() if k != "ifindex"} | {
             "addresses": sorted(map(str, self.addresses)),
+            "alone": sorted(map(str, self.alone)),
             # those as they are now, whatever becomes of them
             "options": dict(self.options),
             "port": set(self.port),
@@ -217,7 +222,7 @@ class _Space:
             link.vlans = [Vlan(pvid, pvid, True)] if pvid else []
 
     def on_link(self, link: _FakeLink) -> Iterator[Network]:
-        for address in link.addresses if link.up else ():
+        for address in set(link.addresses) - link.alone if link.up else ():
             if address.network.prefixlen < address.max_prefixlen:
                 yield address.network
 
@@ -294,6 +299,16 @@ class FakeNetlink(Netlink):
         return self._shown(found) if found else None
 
     @_call
+    def is_up(self, name: str) -> bool | None:
+        found = self._space.links.get(name)
+        return found.up if found else None
+
+    @_call
+    def mac(self, name: str) -> str | None:
+        found = self._space.links.get(name)
+        return found.mac if found else None
+
+    @_call
     def links(self) -> list[Link]:
         return [self._shown(link) for link in self._space.links.values()]
 
@@ -320,7 +335,7 @@ class FakeNetlink(Netlink):
         up: bool = False,
         options: Mapping[str, Option] = _NO_OPTIONS,
     ) -> None:
-        netlink.encode_options(kind, options)
+        kinds.encode_options(kind, options)
         place = self._at if at is None else at
         space, over = self._machine.space(place), None if parent is None else self._link(parent)
         self._machine.needs(kind)
@@ -344,6 +359,10 @@ class FakeNetlink(Netlink):
         link.parent = None if over is None else (self._at, over.name)
         if master is not None:
             space.enslave(link, self._link(master).name)
+
+    @_call
+    def has_kind(self, kind: str) -> bool:
+        return kind not in self._machine.lacks
 
     @_call
     def add_veth(
@@ -412,6 +431,10 @@ class FakeNetlink(Netlink):
         if master is not None:
             self._space.enslave(link, self._link(master).name if master else None)
         link.mac = link.mac if mac is None else mac
+        if mtu is not None and link.kind == "macvlan" and link.parent is not None:
+            at, name = link.parent
+            if mtu > self._machine.space(at).links[name].mtu:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         link.mtu = link.mtu if mtu is None else mtu
         link.txqlen = link.txqlen if txqlen is None else txqlen
         link.promisc = link.promisc if promisc is None else promisc
@@ -423,7 +446,7 @@ class FakeNetlink(Netlink):
 
     @_call
     def set_options(self, name: str, kind: str, options: Mapping[str, Option]) -> None:
-        netlink.encode_options(kind, options)
+        kinds.encode_options(kind, options)
         if "vlan_filtering" in options:
             self._machine.needs(features.BRIDGE_VLANS)
         self._link(name).options |= options
@@ -470,6 +493,58 @@ class FakeNetlink(Netlink):
         link.vlans = [vlan for vlan in link.vlans if vlan[:2] not in gone]
 
     @_call
+    def add_bucket(
+        self,
+        name: str,
+        bucket: Bucket,
+        *,
+        only: Iterable[Network] = (),
+        spared: Iterable[Network] = (),
+        sources: bool = False,
+    ) -> None:
+        link = self._link(name)
+        self._machine.needs("tbf")
+        if link.bucket is not None:
+            raise OSError(errno.EEXIST, "Exclusivity flag on, cannot modify")
+        link.bucket = bucket, len([*only, *spared])
+
+    @_call
+    def bucket(self, name: str) -> Bucket | None:
+        found = self._link(name).bucket
+        return found and found[0]
+
+    @_call
+    def subnets(self, name: str) -> int:
+        found = self._link(name).bucket
+        return found[1] if found else 0
+
+    @_call
+    def delete_bucket(self, name: str) -> None:
+        link = self._link(name)
+        if link.bucket is None:
+            raise OSError(errno.EINVAL, "Invalid handle")
+        link.bucket = None
+
+    @_call
+    def add_redirect(self, name: str, to: str) -> None:
+        self._machine.needs("ingress")
+        link, other = self._link(name), self._link(to)
+        if link.redirect is not None:
+            raise OSError(errno.EEXIST, "Exclusivity flag on, cannot modify")
+        link.redirect = other.ifindex
+
+    @_call
+    def redirect(self, name: str) -> int | None:
+        return self._link(name).redirect
+
+    @_call
+    def delete_redirect(self, name: str) -> None:
+        link = self._link(name)
+        if link.redirect is None:
+            raise OSError(errno.EINVAL, "Invalid handle")
+        link.redirect = None
+
+    @_call
     def set_alias(self, name: str, alias: str) -> None:
         self._link(name).alias = alias
 
@@ -507,11 +582,13 @@ class FakeNetlink(Netlink):
         ]
 
     @_call
-    def add_address(self, name: str, address: Interface) -> None:
+    def add_address(self, name: str, address: Interface, *, prefix_route: bool = True) -> None:
         link = self._link(name)
         if address in link.addresses:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         link.addresses.append(address)
+        if not prefix_route:
+            link.alone.add(address)
 
     @_call
     def delete_address(self, name: str, address: Interface) -> None:
@@ -519,10 +596,23 @@ class FakeNetlink(Netlink):
         if address not in link.addresses:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         link.addresses.remove(address)
+        link.alone.discard(address)
         space = self._space
         space.routes = [r for r in space.routes if r.dev != name or space.reaches(link, r.gateway)]
 
     @_call
+    def ways_out(self) -> set[int]:
+        return {v for v in (4, 6) if any(route.dst is None for route in self.routes(v))}
+
+    @_call
+    def way_to(self, address: Address, *, direct: bool = False) -> str | None:
+        ways = [r for r in self.routes(address.version) if r.dst is None or address in r.dst]
+        best = max(ways, key=lambda r: r.dst.prefixlen if r.dst else 0, default=None)
+        if best and best.gateway and direct:
+            return None
+        names = {link.ifindex: link.name for link in self._space.links.values()}
+        return names.get(best.ifindex or 0) if best else None
+
     def routes(
         self, version: int = 4, *, table: int | None = None, type: str = "unicast"
     ) -> list[Route]:
@@ -563,9 +653,10 @@ class FakeNetlink(Netlink):
                 raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
             if not options.get("onlink"):
                 space.require(link, gateway)
-        if any(other.key == way.key for other in space.routes):
+        beside = options.get("beside")
+        if any(other == way or (other.key == way.key and not beside) for other in space.routes):
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-        space.routes.append(way)
+        space.routes.insert(0 if beside else len(space.routes), way)
 
     @_call
     def replace_default(self, name: str, gateway: str) -> None:
@@ -703,6 +794,7 @@ class FakeKernel(Kernel):
         self.directories: set[str] = {"/", "/run"}
         self.mounts: dict[tuple[str, str], str] = {}
         self.listening: dict[tuple[str, int], str] = {}
+        self.heard: set[tuple[str, str]] = set()  # admins' chains, by program
         self.lacks: set[str] = set()  # kinds of links, and features, as netkit.kernel.features has
         self.hardware: dict[str, str] = {}  # interface: the device it is on
         self.programs: dict[str, Callable[[Sequence[str], str], str]] = {}  # drivers, by name
@@ -826,8 +918,11 @@ class FakeKernel(Kernel):
         group: int | None = None,
         multi_queue: bool = False,
         vnet_hdr: bool = False,
+        label: str | None = None,
     ) -> None:
         self.needs("tun")
+        if label is not None:
+            raise OSError(errno.EPROTO, "runcon says: this is no SELinux system")
         space = self.space(at)
         if name in space.links:
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
@@ -841,7 +936,9 @@ class FakeKernel(Kernel):
     def find_links(self, *, mac: str | None = None, device: str | None = None) -> list[str]:
         links = self.space(None).links.values()
         if mac is not None:
-            return sorted(link.name for link in links if link.mac == mac.lower())
+            found = [link for link in links if link.mac == mac.lower()]
+            cards = [link for link in found if link.kind is None]
+            return sorted(link.name for link in cards or found)
         if device not in self.hardware.values():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), device)
         return sorted(link.name for link in links if self.hardware.get(link.name) == device)
@@ -917,6 +1014,19 @@ class FakeKernel(Kernel):
         return ()
 
     @_call
+    def hearers(self, chain: str, *, make: bool) -> Sequence[str]:
+        return ("iptables",) if make else ()
+
+    @_call
+    def hear(self, chain: str, programs: Sequence[str], on: bool = True) -> None:
+        for program in programs:
+            (self.heard.add if on else self.heard.discard)((program, chain))
+
+    @_call
+    def unheard(self, chain: str, programs: Sequence[str]) -> Sequence[str]:
+        return [program for program in programs if (program, chain) not in self.heard]
+
+    @_call
     def forget_flows(self, *rules: Publish) -> None: ...
 
     @_call
@@ -930,6 +1040,10 @@ class FakeKernel(Kernel):
     @_call
     def port_holder(self, protocol: str, port: int) -> str | None:
         return self.listening.get((protocol, port))
+
+    @_call
+    def port_holders(self, protocol: str, port: int) -> Collection[int]:
+        return ()
 
     @_call
     def exists(self, path: str) -> bool:

@@ -15,7 +15,7 @@ from netkit.errors import Conflict, KernelRefused, NotFound
 from netkit.firewall import libnftables
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import Kernel, features, netns
-from netkit.kernel.netlink import Vlan
+from netkit.kernel.netlink import Vlan, interim
 from netkit.steps import (
     Device,
     DeviceRoute,
@@ -24,8 +24,11 @@ from netkit.steps import (
     Filtering,
     Parent,
     Physical,
+    PortFlag,
     PortVlans,
+    Redirect,
     Setup,
+    Shaper,
     Step,
     Tap,
     Tune,
@@ -101,6 +104,18 @@ CASES = {
     "a tap": Case(TAP),
     "a physical interface": Case(MOVED),
     "one found by its MAC that takes its addresses along": Case(CARRIED),
+    "settings of what may stay": Case(
+        Tune(dev="wire0", mac=OWN_MAC, mtu=1300, txqlen=7, promisc=True, allmulti=True, there=True)
+    ),
+    "what a port does besides": Case(
+        PortFlag(dev="spare0", flag="isolated"),
+        (Enslave(dev="spare0", master="br0", kind="bridge"),),
+    ),
+    "a shaper": Case(Shaper(dev="wire0", rate=125_000, burst=10_000, limit=13_125), needs="tbf"),
+    "a shaper of some": Case(
+        Shaper(dev="wire0", rate=125_000, burst=10_000, limit=13_125, only=(BEYOND,)), needs="tbf"
+    ),
+    "a redirection": Case(Redirect(dev="wire0", to="spare0"), needs="ingress"),
     "settings": Case(Tune(dev="eth0", at=PLACE, mac=OWN_MAC, mtu=1300), (MACVLAN,), stays=True),
     "an interface that is up": Case(DeviceUp(dev="eth0", at=PLACE), (MACVLAN,), stays=True),
     "a route by a device": Case(
@@ -153,7 +168,7 @@ def kernel(request: pytest.FixtureRequest, host: Host) -> Iterator[Kernel]:
 def dump(kernel: Kernel) -> object:
     if isinstance(kernel, FakeKernel):
         return kernel.dump()
-    found = dict(snapshot())
+    found = dict(snapshot()) | {"queues": run("tc qdisc | grep -v noqueue || true")}
     for place in (PLACE, FAR, netns.named(PIN)):
         if kernel.exists(place):
             found |= {f"{place}: {what}": text for what, text in inside(place).items()}
@@ -248,14 +263,24 @@ def test_the_stable_text_of_devices_is_what_it_always_was(host: Host) -> None:
     text = "".join(steps.encode([step]) + "\n" for step in everything)
     goldens.same("devices.json", text)
     assert [steps.decode(line)[0] for line in text.splitlines()] == everything
-    modules = ("netkit.steps.devices", "netkit.steps.programs")
+    modules = ("netkit.steps.devices", "netkit.steps.programs", "netkit.steps.shaping")
     known = {kind for kind in steps.AnyStep.__args__ if kind.__module__ in modules}
-    assert {type(step) for step in everything} == known
+    assert {type(step) for step in everything} == {*known, PortFlag}
     printed = "".join(f"{step}\n  undone by: {step.undo()}\n" for step in everything)
     goldens.same("devices.txt", printed)
 
 
 # -- manners
+
+
+def test_settings_that_are_refused_half_way_are_put_back(kernel: Kernel) -> None:
+    """The kernel sets the MAC, and then finds that the MTU is more than the parent's."""
+    steps.add(steps.prepare((MACVLAN,), kernel), kernel)
+    before = dump(kernel)
+    wish = Tune(dev="eth0", at=PLACE, mac=FOREIGN_MAC, mtu=9000, there=True)
+    with pytest.raises(KernelRefused, match="mtu 9000"):
+        steps.add(steps.prepare((wish,), kernel), kernel)
+    assert dump(kernel) == before
 
 
 @pytest.mark.parametrize("case", ["a macvlan", "a tap"])
@@ -270,6 +295,17 @@ def test_an_interface_of_the_same_name_in_a_sandbox_that_is_not_ours_survives(
     assert dump(kernel) == before
     with pytest.raises(KernelRefused):
         steps.add((step,), kernel)
+    assert dump(kernel) == before
+
+
+def test_a_macvlan_that_was_not_called_by_its_name_yet_is_deleted(kernel: Kernel) -> None:
+    """On an older kernel, and its maker was killed in that moment."""
+    before = dump(kernel)
+    name, options = interim("eth0"), {"mode": "bridge"}
+    kernel.netlink().add_link(
+        name, "macvlan", parent="wire0", at=PLACE, mac=OWN_MAC, options=options
+    )
+    MACVLAN.delete(kernel)
     assert dump(kernel) == before
 
 

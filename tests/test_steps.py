@@ -30,21 +30,26 @@ from netkit.steps import (
     Directory,
     File,
     Forwarding,
+    Hear,
     HostsEntry,
     LinkUp,
     Netns,
+    NoAddress,
+    NoRoute,
     NoTransit,
     OwnMac,
     Pair,
     Passage,
     Policy,
     Port,
+    PortFlag,
     PortReady,
     Proxy,
     Ready,
     Route,
     RuleFrom,
     Rules,
+    Standby,
     Step,
     Sysctl,
     Tables,
@@ -133,8 +138,15 @@ PLAN: tuple[Step, ...] = (
     ),
     Alias(dev="eth1", alias="netkit:link", at=PLACE),
     LinkUp(dev="eth1", at=PLACE, fresh=True),
+    Address(dev="eth1", at=PLACE, address=IPv4Interface("10.5.0.1/24"), alone=True),
+    Address(dev="eth1", at=PLACE, address=IPv6Interface("fd05::1/64"), alone=True),
+    Route(dev="eth1", at=PLACE, dst=IPv4Network("10.5.0.0/24"), scope=253, protocol=4, beside=True),
     Ready(dev="veth2"),
     Ready(dev="eth0", at=PLACE, addresses=(WEB6,)),
+)
+TAKEN: tuple[Step, ...] = (
+    NoAddress(dev="eth0", address=IPv6Interface("fd00:88::2/64"), at=PLACE),
+    NoRoute(dev="eth0", dst=IPv4Network("10.7.0.0/16"), gateway=IPv4Address("10.88.0.9"), at=PLACE),
 )
 WITHOUT_TRACE = (PortReady, Ready, Announce)
 HOST = 4  # what the host is asked for: steps that look first
@@ -263,6 +275,32 @@ def test_a_plan_whose_step_is_refused_leaves_nothing_and_names_the_step(number: 
     steps.add(plan, kernel)
 
 
+@pytest.mark.parametrize("step", TAKEN, ids=["address", "route"])
+def test_what_is_taken_away_comes_back(kernel: Kernel, step: Step) -> None:
+    kernel.create_netns("c1")
+    kernel.netlink().add_veth(
+        "veth1", mac=MAC, mtu=1500, peer="eth0", peer_mac=PEER_MAC, peer_netns=PLACE
+    )
+    netlink = kernel.netlink(PLACE)
+    netlink.set_up("eth0")
+    netlink.add_address("eth0", IPv4Interface("10.88.0.2/24"))
+    netlink.add_address("eth0", IPv6Interface("fd00:88::2/64"))
+    netlink.add_route("eth0", IPv4Network("10.7.0.0/16"), "10.88.0.9")
+    before = dump(kernel)
+    step.delete(kernel)  # it is there: nothing to do
+    assert dump(kernel) == before
+    assert broken(step, kernel) or type(step).check is Step.check
+    step.add(kernel)
+    step.add(kernel)
+    assert not broken(step, kernel)
+    assert dump(kernel) != before
+    step.delete(kernel)
+    step.delete(kernel)
+    assert dump(kernel) == before
+    kernel.delete_netns("c1")
+    step.delete(kernel)
+
+
 # -- text
 
 
@@ -296,11 +334,16 @@ def test_the_stable_text_of_every_step_is_what_it_always_was() -> None:
         ),
         BackEnd(name="iptables", rules=(Masquerade("br7"),)),
         Proxy(lock="/run/netkit/proxy-5", dev="veth1", ports=("tcp/[::1]:8080=10.88.0.2:80",)),
+        *TAKEN,
+        PortFlag(dev="veth7", flag="hairpin", was=True),
+        Hear(chain="CNI-ADMIN", make=True, programs=("iptables", "ip6tables")),
+        Standby(rules=(Publish(None, 8080, IPv4Address("10.88.0.2"), 80, "tcp"),)),
     )
     text = "".join(steps.encode([step]) + "\n" for step in everything)
     goldens.same("steps.json", text)
     assert tuple(steps.decode(line)[0] for line in text.splitlines()) == everything
-    elsewhere = ("netkit.steps.devices", "netkit.steps.programs")  # tests/test_devices.py
+    # tests/test_devices.py
+    elsewhere = ("netkit.steps.devices", "netkit.steps.programs", "netkit.steps.shaping")
     known = {kind for kind in steps.AnyStep.__args__ if kind.__module__ not in elsewhere}
     assert {type(step) for step in everything} == known
 

@@ -37,7 +37,16 @@ from netkit.steps.devices import (
     Tune,
 )
 from netkit.steps.files import BindMount, Directory, File, HostsEntry
-from netkit.steps.filters import BackEnd, NoTransit, Passage, Rules, Tables, held
+from netkit.steps.filters import (
+    BackEnd,
+    Hear,
+    NoTransit,
+    Passage,
+    Rules,
+    Standby,
+    Tables,
+    held,
+)
 from netkit.steps.host import Forwarding, Sysctl
 from netkit.steps.links import (
     Alias,
@@ -47,13 +56,23 @@ from netkit.steps.links import (
     Netns,
     OwnMac,
     Port,
+    PortFlag,
     PortReady,
     Veth,
 )
 from netkit.steps.pairs import Pair, Ready
 from netkit.steps.programs import Setup
 from netkit.steps.proxies import Proxy
-from netkit.steps.routes import Address, DefaultRoute, Policy, Route, RuleFrom
+from netkit.steps.routes import (
+    Address,
+    DefaultRoute,
+    NoAddress,
+    NoRoute,
+    Policy,
+    Route,
+    RuleFrom,
+)
+from netkit.steps.shaping import Redirect, Shaper
 
 __all__ = [
     "Address",
@@ -71,9 +90,12 @@ __all__ = [
     "File",
     "Filtering",
     "Forwarding",
+    "Hear",
     "HostsEntry",
     "LinkUp",
     "Netns",
+    "NoAddress",
+    "NoRoute",
     "NoTransit",
     "OwnMac",
     "Pair",
@@ -82,14 +104,18 @@ __all__ = [
     "Physical",
     "Policy",
     "Port",
+    "PortFlag",
     "PortReady",
     "PortVlans",
     "Proxy",
     "Ready",
+    "Redirect",
     "Route",
     "RuleFrom",
     "Rules",
     "Setup",
+    "Shaper",
+    "Standby",
     "Step",
     "Sysctl",
     "Tables",
@@ -108,6 +134,9 @@ AnyStep = (
     | Veth
     | Port
     | Address
+    | NoAddress
+    | NoRoute
+    | PortFlag
     | PortReady
     | Pair
     | Ready
@@ -123,7 +152,9 @@ AnyStep = (
     | Tables
     | BackEnd
     | Passage
+    | Hear
     | Rules
+    | Standby
     | Directory
     | File
     | HostsEntry
@@ -140,6 +171,8 @@ AnyStep = (
     | Setup
     | Proxy
     | Tune
+    | Shaper
+    | Redirect
 )
 Plan = tuple[Step, ...]
 

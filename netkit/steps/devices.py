@@ -14,17 +14,19 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from msgspec.structs import replace
 
 from netkit import addresses
 from netkit.errors import Conflict, Drift, NotFound
 from netkit.kernel import Kernel
-from netkit.kernel.netlink import LEARNT, Link, Route, Vlan
+from netkit.kernel.netlink import LEARNT, Link, Route, Vlan, interim
 from netkit.kernel.sysctl import key
 from netkit.steps.base import (
     Step,
     Thing,
+    enter,
     gone_is_success,
     ip,
     netns_argument,
@@ -106,7 +108,7 @@ class Device(Step, frozen=True, kw_only=True):
     """A macvlan, ipvlan, vlan, dummy or vrf, on a parent of the host's or on none.
 
     `mac` and `mtu` None: the parent's. `existing`: one of that name and kind that is there already
-    is used, set up, and left as it is.
+    is used, set up, and left as it is. `inside`: the parent is in the namespace at `at`, too.
     """
 
     name: str
@@ -119,10 +121,16 @@ class Device(Step, frozen=True, kw_only=True):
     up: bool = False
     options: Mapping[str, str | int] = {}
     existing: bool = False
+    inside: bool = False
 
     @property
     def makes(self) -> Sequence[Thing]:
         return (("link", self.at or "", self.name),)
+
+    @property
+    def _origin(self) -> str | None:
+        """The namespace the parent is in."""
+        return self.at if self.inside else None
 
     # within nothing: a namespace dies when the kernel finds the time, and until then its devices
     # hold their MAC, their VLAN, or the whole parent
@@ -142,7 +150,7 @@ class Device(Step, frozen=True, kw_only=True):
 
     def _look_at_parent(self, kernel: Kernel, parent: str) -> None:
         """The kernel's own words for these would be "Invalid argument" and "Network is down"."""
-        link = kernel.netlink().link(parent)
+        link = kernel.netlink(self._origin).link(parent)
         if link is None:
             if self.existing:
                 raise _no_parent(self.name)
@@ -160,11 +168,11 @@ class Device(Step, frozen=True, kw_only=True):
             )
 
     def add(self, kernel: Kernel) -> None:
-        kernel.netlink().add_link(
+        kernel.netlink(self._origin).add_link(
             self.name,
             self.kind,
             parent=self.parent,
-            at=self.at,
+            at=None if self.inside else self.at,
             mac=self.mac,
             mtu=self.mtu,
             up=self.up,
@@ -177,11 +185,14 @@ class Device(Step, frozen=True, kw_only=True):
             raise
 
     def delete(self, kernel: Kernel) -> None:
+        names = (self.name, interim(self.name)) if self.at else (self.name,)
         with gone_is_success():
             netlink = kernel.netlink(self.at)
-            link = netlink.link(self.name)
-            if link is not None and self._is_ours(link):
-                netlink.delete_link(self.name)
+            for name in names:
+                link = netlink.link(name)
+                if link is not None and self._is_ours(link):
+                    netlink.delete_link(name)
+                    return
 
     def _is_ours(self, link: Link) -> bool:
         if link.kind != self.kind or link.alias not in (None, self.alias):
@@ -196,15 +207,25 @@ class Device(Step, frozen=True, kw_only=True):
             raise Drift(f"{self.kind} {self.name}{where} is {'not as made' if link else 'gone'}")
         if self.up and not link.up:
             raise Drift(f"{self.kind} {self.name} is down")
+        self._check_settings(link)
+        if self.parent is not None and not kernel.netlink(self._origin).is_up(self.parent):
+            raise Drift(f"{self.parent}, which {self.kind} {self.name} is on, is down or gone")
+
+    def _check_settings(self, link: Link) -> None:
+        if self.mac not in (None, link.mac):
+            raise Drift(f"the MAC of {self.name} is {link.mac}, not {self.mac}")
+        for word, value in self.options.items():
+            if link.options.get(word) != value:
+                raise Drift(f"{self.name} has {word} {link.options.get(word)}, not {value}")
 
     def undo(self) -> str:
         return f"{ip(self.at)} link del {self.name}"
 
     def __str__(self) -> str:
-        words = ["ip link add"]
+        words = [f"{ip(self._origin)} link add"]
         words += [f"link {self.parent}"] if self.parent else []
         words += [f"name {self.name}"]
-        words += [f"netns {netns_argument(self.at)}"] if self.at else []
+        words += [f"netns {netns_argument(self.at)}"] if self.at and not self.inside else []
         words += [f"address {self.mac}"] if self.mac else []
         words += [f"mtu {self.mtu}"] if self.mtu else []
         words += ["up"] if self.up else []
@@ -268,6 +289,7 @@ class Tap(Step, frozen=True, kw_only=True):
     owner: int | None = None
     group: int | None = None
     multi_queue: bool = False
+    label: str | None = None  # the SELinux context of whoever makes it
 
     @property
     def makes(self) -> Sequence[Thing]:
@@ -287,6 +309,7 @@ class Tap(Step, frozen=True, kw_only=True):
             owner=self.owner,
             group=self.group,
             multi_queue=self.multi_queue,
+            label=self.label,
         )
 
     def delete(self, kernel: Kernel) -> None:
@@ -300,12 +323,18 @@ class Tap(Step, frozen=True, kw_only=True):
         link = kernel.netlink(self.at).link(self.name)
         if link is None or link.kind != "tun":
             raise Drift(f"tap {self.name} in {self.at} is {'not as made' if link else 'gone'}")
+        if link.mac != self.mac:
+            raise Drift(f"the MAC of {self.name} is {link.mac}, not {self.mac}")
 
     def undo(self) -> str:
         return f"{ip(self.at)} tuntap del {self.name} mode tap"
 
     def __str__(self) -> str:
-        words = [f"{ip(self.at)} tuntap add {self.name} mode tap"]
+        make = f"{ip(self.at)} tuntap add {self.name} mode tap"
+        if self.label is not None:
+            label = shlex.quote(self.label)
+            make = f"{enter(self.at)}runcon {label} ip tuntap add {self.name} mode tap"
+        words = [make]
         words += [f"user {self.owner}"] if self.owner is not None else []
         words += [f"group {self.group}"] if self.group is not None else []
         words += ["multi_queue"] if self.multi_queue else []
@@ -742,45 +771,75 @@ class DeviceRoute(Step, frozen=True, kw_only=True):
 
 
 class Tune(Step, frozen=True, kw_only=True):
-    """What an interface was not born with: its MAC, its MTU, how it queues and what it receives."""
+    """What an interface was not born with: its MAC, its MTU, how it queues and what it receives.
+
+    `there`: it is there already, and may stay; then it gets back what it had.
+    """
 
     dev: str
-    at: str
+    at: str | None = None
     mac: str | None = None
     mtu: int | None = None
     txqlen: int | None = None
     promisc: bool | None = None
     allmulti: bool | None = None
+    there: bool = False
+    was: Mapping[str, str | int | bool] = {}
 
     @property
     def within(self) -> Sequence[Thing]:
         return within(self.at, self.dev)
 
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What is to be changed, as `set_link` takes it."""
+        return {word: value for word in _TUNED if (value := getattr(self, word)) is not None}
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        if not self.there:
+            return self
+        link = kernel.netlink(self.at).link(self.dev)
+        if link is None:
+            raise NotFound(f"no interface '{self.dev}' in {self.at or 'the host'}")
+        return replace(self, was={word: getattr(link, word) for word in self.asked})
+
     def add(self, kernel: Kernel) -> None:
-        kernel.netlink(self.at).set_link(
-            self.dev,
-            mac=self.mac,
-            mtu=self.mtu,
-            txqlen=self.txqlen,
-            promisc=self.promisc,
-            allmulti=self.allmulti,
-        )
+        try:
+            kernel.netlink(self.at).set_link(self.dev, **self.asked)
+        except BaseException:
+            self.delete(kernel)  # the kernel changes one after the other
+            raise
+
+    def delete(self, kernel: Kernel) -> None:
+        link = kernel.netlink(self.at).link(self.dev) if self.was else None
+        if link is None:
+            return
+        back: dict[str, Any] = {
+            word: value
+            for word, value in self.was.items()
+            if getattr(link, word) == self.asked[word] != value
+        }
+        if back:
+            with gone_is_success():
+                kernel.netlink(self.at).set_link(self.dev, **back)
 
     def check(self, kernel: Kernel) -> None:
         link = kernel.netlink(self.at).link(self.dev)
         if link is None:
             raise Drift(f"interface {self.dev} in {self.at} is gone")
-        for word, what in _TUNED.items():
-            found, wanted = getattr(link, word), getattr(self, word)
-            if wanted is not None and found != wanted:
+        for word, wanted in self.asked.items():
+            found, what = getattr(link, word), _TUNED[word]
+            if found != wanted:
                 raise Drift(f"the {what} of {self.dev} is {_shown(found)}, not {_shown(wanted)}")
 
+    def undo(self) -> str:
+        return self._line(self.was) if self.was else ""
+
     def __str__(self) -> str:
-        words = [
-            f"{_TUNED_WORDS.get(word, word)} {_shown(value)}"
-            for word in _TUNED
-            if (value := getattr(self, word)) is not None
-        ]
+        return self._line(self.asked)
+
+    def _line(self, values: Mapping[str, object]) -> str:
+        words = [f"{_TUNED_WORDS.get(word, word)} {_shown(each)}" for word, each in values.items()]
         return f"{ip(self.at)} link set {self.dev} {' '.join(words)}"
 
 

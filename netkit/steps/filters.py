@@ -9,6 +9,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from netkit import firewall
 from netkit.errors import Conflict, Drift
 from netkit.firewall import Obstacle, Publish, Rule
@@ -89,15 +91,17 @@ class Rules(_Held, frozen=True, kw_only=True):
 
     Conntrack keeps a flow on its old path for as long as packets come, so a client would go on
     talking to a published port's former owner, or to nobody. Hence such flows are forgotten: those
-    of UDP when a port comes (a TCP client notices by itself), all when it goes.
+    of UDP when a port comes (a TCP client notices by itself), all when it goes; or, if its owner
+    goes as a whole (`leaving`), those of UDP: to look takes 10 ms.
     """
 
     rules: tuple[firewall.Rule, ...]
+    leaving: bool = False
 
     def add(self, kernel: Kernel) -> None:
         super().add(kernel)
         try:
-            if udp := [rule for rule in self._published if rule.protocol == "udp"]:
+            if udp := self._published_of("udp"):
                 kernel.forget_flows(*udp)
         except BaseException:
             super().delete(kernel)
@@ -105,7 +109,8 @@ class Rules(_Held, frozen=True, kw_only=True):
 
     def delete(self, kernel: Kernel) -> None:
         super().delete(kernel)
-        if published := self._published:
+        published = self._published_of("udp") if self.leaving else self._published
+        if published:
             kernel.forget_flows(*published)
 
     @property
@@ -116,15 +121,26 @@ class Rules(_Held, frozen=True, kw_only=True):
     def _published(self) -> Sequence[Publish]:
         return [rule for rule in self.rules if isinstance(rule, Publish)]
 
+    def _published_of(self, protocol: str) -> Sequence[Publish]:
+        return [rule for rule in self._published if rule.protocol == protocol]
+
     def line(self, back_end: firewall.Firewall) -> str:
         flows = [
             f"conntrack -D{' -f ipv6' * (rule.address.version == 6)} -p udp --dport {port} "
             "2>/dev/null || true"
-            for rule in self._published
-            if rule.protocol == "udp"
+            for rule in self._published_of("udp")
             for port in range(rule.host_port, rule.host_port + rule.count)
         ]
         return "\n".join([super().line(back_end), *flows])
+
+
+class Standby(Step, frozen=True, kw_only=True):
+    """Rules of ports that lead to another interface of the same container, for when that goes."""
+
+    rules: tuple[firewall.Rule, ...]
+
+    def __str__(self) -> str:
+        return ""
 
 
 class NoTransit(_Held, frozen=True, kw_only=True):
@@ -145,11 +161,13 @@ class Passage(Step, frozen=True, kw_only=True):
 
     `obstacles` are those there were when it was looked; `check` tells of those that came later,
     and what an operator then adds, as told, goes with the rest, unless these are `only` some.
+    `zone` is that of firewalld which *dev* is put into.
     """
 
     dev: str
     obstacles: tuple[Obstacle, ...] = ()
     only: bool = False
+    zone: str = "trusted"
 
     def prepare(self, kernel: Kernel) -> Step:
         return self.through(kernel.obstacles())
@@ -159,12 +177,12 @@ class Passage(Step, frozen=True, kw_only=True):
             kernel.open_passage(self.dev, self.obstacles)
 
     def delete(self, kernel: Kernel) -> None:
-        later = () if self.only else kernel.obstacles()
+        later = () if self.only else self.through(kernel.obstacles()).obstacles
         if known := dict.fromkeys([*self.obstacles, *later]):
             kernel.close_passage(self.dev, tuple(known))
 
     def check(self, kernel: Kernel) -> None:
-        found = kernel.obstacles()
+        found = self.through(kernel.obstacles()).obstacles
         if found and (missing := kernel.blocked(self.dev, found)):
             raise Drift(
                 f"what {self.dev} forwards is dropped by another tool's firewall: "
@@ -173,12 +191,13 @@ class Passage(Step, frozen=True, kw_only=True):
 
     def through(self, found: Iterable[Obstacle]) -> Passage:
         """The same, past those that were *found* now."""
-        return Passage(dev=self.dev, obstacles=tuple(found))
+        ways = (replace(each, into=self.zone) if each.has_zones else each for each in found)
+        return Passage(dev=self.dev, obstacles=tuple(ways), zone=self.zone)
 
     def but(self, known: Iterable[Obstacle]) -> Passage:
         """That part of it which leads past others than the *known* ones."""
         others = tuple(each for each in self.obstacles if each not in known)
-        return Passage(dev=self.dev, obstacles=others, only=True)
+        return Passage(dev=self.dev, obstacles=others, only=True, zone=self.zone)
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -196,6 +215,41 @@ class Passage(Step, frozen=True, kw_only=True):
         from netkit.firewall import foreign  # lazily: few have another firewall
 
         return "\n".join(foreign.lines(self.dev, self.obstacles))
+
+
+class Hear(Step, frozen=True, kw_only=True):
+    """A chain of iptables' that is an admin's own is asked first about all that is forwarded.
+
+    It is made, with `make`, if it is not there, and stays for as long as it has rules.
+    """
+
+    chain: str
+    make: bool = False
+    programs: tuple[str, ...] = ()
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        programs = tuple(kernel.hearers(self.chain, make=self.make))
+        return replace(self, programs=programs) if programs else None
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.hear(self.chain, self.programs)
+
+    def delete(self, kernel: Kernel) -> None:
+        kernel.hear(self.chain, self.programs, on=False)
+
+    def check(self, kernel: Kernel) -> None:
+        if missing := kernel.unheard(self.chain, self.programs):
+            raise Drift(f"chain {self.chain} is not asked any more: {'; '.join(missing)}")
+
+    def undo(self) -> str:
+        from netkit.firewall import foreign  # lazily: few have another firewall
+
+        return "\n".join(foreign.asking(self.chain, self.programs, "-D"))
+
+    def __str__(self) -> str:
+        from netkit.firewall import foreign  # lazily: few have another firewall
+
+        return "\n".join(foreign.asking(self.chain, self.programs))
 
 
 class BackEnd(Step, frozen=True, kw_only=True):

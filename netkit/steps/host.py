@@ -34,6 +34,7 @@ class Sysctl(Step, frozen=True, kw_only=True):
     at: str | None = None
     needed: bool = False  # somebody asked for it: a kernel that does not have it is an error
     there: bool = False  # the interface is there already, and may stay
+    initial: bool = False  # what it is to begin with: another plan may set it
 
     @property
     def within(self) -> Sequence[Thing]:
@@ -43,7 +44,9 @@ class Sysctl(Step, frozen=True, kw_only=True):
         if self.dev is not None and not self.there:  # it need not exist yet, and takes this along
             return self
         was = kernel.sysctl(self.key, self.at)
-        return None if was == self.value else msgspec.structs.replace(self, was=was)
+        if _same(was, self.value) and not self.needed:
+            return None
+        return msgspec.structs.replace(self, was=was)
 
     def add(self, kernel: Kernel) -> None:
         try:
@@ -54,12 +57,12 @@ class Sysctl(Step, frozen=True, kw_only=True):
 
     def delete(self, kernel: Kernel) -> None:
         # put back only if it is still ours: somebody may have set it since
-        if self.was is not None and kernel.sysctl(self.key, self.at) == self.value:
+        if self.was is not None and _same(kernel.sysctl(self.key, self.at), self.value):
             kernel.set_sysctl(self.key, self.was, self.at)
 
     def check(self, kernel: Kernel) -> None:
-        found = kernel.sysctl(self.key, self.at)
-        if found not in (None, self.value):
+        found = None if self.initial else kernel.sysctl(self.key, self.at)
+        if found is not None and not _same(found, self.value):
             raise Drift(f"{dotted(self.key)} is {found}, not {self.value}")
 
     def undo(self) -> str:
@@ -67,6 +70,11 @@ class Sysctl(Step, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{enter(self.at)}sysctl -qw {dotted(self.key)}={self.value}"
+
+
+def _same(found: str | None, wanted: str) -> bool:
+    """Whether the kernel has what was written, who parts several numbers by tabs."""
+    return found is not None and found.split() == wanted.split()
 
 
 class Forwarding(Step, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from netkit.addresses import Address
 from netkit.errors import Conflict, Drift
@@ -82,8 +83,7 @@ class LinkUp(Step, frozen=True, kw_only=True):
         return within(self.at, self.dev)
 
     def prepare(self, kernel: Kernel) -> Step | None:
-        link = None if self.fresh else kernel.netlink(self.at).link(self.dev)
-        return None if link and link.up else self
+        return None if not self.fresh and kernel.netlink(self.at).is_up(self.dev) else self
 
     def add(self, kernel: Kernel) -> None:
         kernel.netlink(self.at).set_up(self.dev)
@@ -186,7 +186,10 @@ class Alias(Step, frozen=True, kw_only=True):
 
 
 class Veth(Step, frozen=True, kw_only=True):
-    """A veth pair, born where its ends belong: one on the bridge, up; the other in the sandbox."""
+    """A veth pair, born where its ends belong: one on the bridge, up; the other in the sandbox.
+
+    `tunable`: others may give the latter another MAC (a CNI plugin later in the chain).
+    """
 
     name: str
     mac: str
@@ -196,6 +199,7 @@ class Veth(Step, frozen=True, kw_only=True):
     peer_mac: str
     at: str
     alias: str
+    tunable: bool = False
 
     @property
     def makes(self) -> Sequence[Thing]:
@@ -223,7 +227,10 @@ class Veth(Step, frozen=True, kw_only=True):
         if bridge is None or link.master != bridge.ifindex:
             raise Drift(f"interface {self.name} is no port of {self.master}")
         peer = kernel.netlink(self.at).link(self.peer)
-        if peer is None or peer.mac != self.peer_mac:
+        is_it = peer is not None and (
+            peer.peer_index == link.ifindex if self.tunable else peer.mac == self.peer_mac
+        )
+        if not is_it:
             raise Drift(f"interface {self.peer} in {self.at} is {'changed' if peer else 'gone'}")
 
     def undo(self) -> str:
@@ -246,18 +253,65 @@ class Port(Step, frozen=True, kw_only=True):
     dev: str
     alias: str
     isolated: bool = False
+    hairpin: bool = True
 
     @property
     def within(self) -> Sequence[Thing]:
         return within(None, self.dev)
 
     def add(self, kernel: Kernel) -> None:
-        kernel.netlink().set_port(self.dev, alias=self.alias, hairpin=True, isolated=self.isolated)
+        kernel.netlink().set_port(
+            self.dev, alias=self.alias, hairpin=self.hairpin, isolated=self.isolated
+        )
 
     def __str__(self) -> str:
         alias = shlex.quote(self.alias)
         isolated = " isolated on" if self.isolated else ""
-        return f"ip link set {self.dev} alias {alias} type bridge_slave hairpin on{isolated}"
+        hairpin = "on" if self.hairpin else "off"
+        return f"ip link set {self.dev} alias {alias} type bridge_slave hairpin {hairpin}{isolated}"
+
+
+class PortFlag(Step, frozen=True, kw_only=True):
+    """What a bridge port that others made does besides ("hairpin", "isolated"); an interface that
+    is no port does neither.
+    """
+
+    dev: str
+    flag: str
+    was: bool = False
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(None, self.dev)
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        link = kernel.netlink().link(self.dev)
+        if link is None or link.port_state is None:
+            return None
+        return PortFlag(dev=self.dev, flag=self.flag, was=self.flag in link.port)
+
+    def add(self, kernel: Kernel) -> None:
+        self._set(kernel, True)
+
+    def delete(self, kernel: Kernel) -> None:
+        if not self.was:
+            with gone_is_success():
+                self._set(kernel, False)
+
+    def check(self, kernel: Kernel) -> None:
+        link = kernel.netlink().link(self.dev)
+        if link is None or self.flag not in link.port:
+            raise Drift(f"{self.dev} is {'gone' if link is None else f'not {self.flag}'}")
+
+    def _set(self, kernel: Kernel, on: bool) -> None:
+        flags: Any = {self.flag: on}
+        kernel.netlink().set_port(self.dev, **flags)
+
+    def undo(self) -> str:
+        return "" if self.was else f"bridge link set dev {self.dev} {self.flag} off"
+
+    def __str__(self) -> str:
+        return f"bridge link set dev {self.dev} {self.flag} on"
 
 
 class PortReady(Step, frozen=True, kw_only=True):

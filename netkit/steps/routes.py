@@ -26,6 +26,7 @@ class Address(Step, frozen=True, kw_only=True):
     address: addresses.Interface
     at: str | None = None
     fresh: bool = True  # the interface is made by the same plan, so it cannot be there yet
+    alone: bool = False  # what else is in its subnet is not on the link
 
     @property
     def within(self) -> Sequence[Thing]:
@@ -38,7 +39,8 @@ class Address(Step, frozen=True, kw_only=True):
         return None if self.address in found else self
 
     def add(self, kernel: Kernel) -> None:
-        kernel.netlink(self.at).add_address(self.dev, self.address)
+        netlink = kernel.netlink(self.at)
+        netlink.add_address(self.dev, self.address, prefix_route=not self.alone)
 
     def delete(self, kernel: Kernel) -> None:
         with gone_is_success():
@@ -57,7 +59,37 @@ class Address(Step, frozen=True, kw_only=True):
             how = " nodad"
         else:
             how = " brd +" if self.address.network.prefixlen < 31 else ""
+        how += " noprefixroute" if self.alone else ""
         return f"{ip(self.at)} addr add {self.address}{how} dev {self.dev}"
+
+
+class NoAddress(Step, frozen=True, kw_only=True):
+    """An address of somebody else's is taken off an interface, and comes back."""
+
+    dev: str
+    address: addresses.Interface
+    at: str | None = None
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return within(self.at, self.dev)
+
+    def add(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            kernel.netlink(self.at).delete_address(self.dev, self.address)
+
+    def delete(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            netlink = kernel.netlink(self.at)
+            if self.address not in [address for _, address in netlink.addresses(self.dev)]:
+                netlink.add_address(self.dev, self.address)
+
+    def undo(self) -> str:
+        how = " nodad" if self.address.version == 6 else " brd +"
+        return f"{ip(self.at)} addr add {self.address}{how} dev {self.dev}"
+
+    def __str__(self) -> str:
+        return f"{ip(self.at)} addr del {self.address} dev {self.dev}"
 
 
 class DefaultRoute(Step, frozen=True, kw_only=True):
@@ -136,6 +168,9 @@ class Route(Step, frozen=True, kw_only=True):
     advmss: int | None = None
     source: addresses.Address | None = None
     onlink: bool = False
+    scope: int | None = None  # how far it leads: 0 anywhere, 253 the link, 254 the host
+    protocol: int | None = None  # who added it: a person, unless given
+    beside: bool = False  # there may be another to the same destination; this one comes first
 
     @property
     def within(self) -> Sequence[Thing]:
@@ -149,25 +184,29 @@ class Route(Step, frozen=True, kw_only=True):
             kernel.netlink(self.at).delete_route(self.dev, self.dst, self._via, **self._options)
 
     def check(self, kernel: Kernel) -> None:
+        if not self._is_there(kernel):
+            raise Drift(f"the route {self._text} is missing in {self.at or 'the host'}")
+
+    def _is_there(self, kernel: Kernel) -> bool:
         netlink = kernel.netlink(self.at)
         link = None if self.dev is None else netlink.link(self.dev)
         index = link.ifindex if link else None
         dst = None if self.dst is None or self.dst.prefixlen == 0 else self.dst
-        for found in netlink.routes(self._version, table=self.table, type=self.kind):
-            if (found.dst, found.gateway) != (dst, self._via):
-                continue
-            if self.metric in (None, found.metric) and (self.dev is None or found.ifindex == index):
-                return
-        raise Drift(f"the route {self._text} is missing in {self.at or 'the host'}")
+        return any(
+            (found.dst, found.gateway) == (dst, self._via)
+            and self.metric in (None, found.metric)
+            and (self.dev is None or found.ifindex == index)
+            for found in netlink.routes(self.version, table=self.table, type=self.kind)
+        )
 
     @property
-    def _version(self) -> int:
+    def version(self) -> int:
         far = self.dst if self.gateway is None else self.gateway
         return 4 if far is None else far.version
 
     @property
     def _ip(self) -> str:
-        return ip(self.at, self._version)
+        return ip(self.at, self.version)
 
     @property
     def _via(self) -> str | None:
@@ -183,6 +222,9 @@ class Route(Step, frozen=True, kw_only=True):
             "advmss": self.advmss,
             "source": None if self.source is None else str(self.source),
             "onlink": self.onlink,
+            "scope": self.scope,
+            "protocol": self.protocol,
+            "beside": self.beside,
         }
 
     def undo(self) -> str:
@@ -194,15 +236,40 @@ class Route(Step, frozen=True, kw_only=True):
         words.append(str(self.dst or "default"))
         words += [f"via {self.gateway}"] if self.gateway else []
         words += [f"dev {self.dev}"] if self.dev else []
-        words += ["scope link"] if self.dev and not self.gateway else []
+        near = "link" if self.dev and not self.gateway else None
+        scope = near if self.scope is None else self.scope
+        words += [f"scope {scope}"] if scope is not None else []
         words += ["onlink"] if self.onlink else []
+        words += [f"proto {self.protocol}"] if self.protocol else []
         named = ("table", "metric", "mtu", "advmss")
         words += [f"{word} {value}" for word in named if (value := getattr(self, word))]
         words += [f"src {self.source}"] if self.source else []
         return " ".join(words)
 
     def __str__(self) -> str:
-        return f"{self._ip} route add {self._text}"
+        return f"{self._ip} route {'prepend' if self.beside else 'add'} {self._text}"
+
+
+class NoRoute(Route, frozen=True, kw_only=True):
+    """A route of somebody else's is taken away, and comes back."""
+
+    def add(self, kernel: Kernel) -> None:
+        super().delete(kernel)
+
+    def delete(self, kernel: Kernel) -> None:
+        with gone_is_success():
+            if not self._is_there(kernel):
+                super().add(kernel)
+
+    def check(self, kernel: Kernel) -> None:
+        if self._is_there(kernel):
+            raise Drift(f"the route {self._text} is back in {self.at or 'the host'}")
+
+    def undo(self) -> str:
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return super().undo()
 
 
 class RuleFrom(Step, frozen=True, kw_only=True):
