@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netkit import addresses
 from netkit.errors import InvalidSpec
-from netkit.model import IPAM_DRIVERS, LoanRecord, NetworkRecord, NetworkSpec, Subnet
+from netkit.model import (
+    IPAM_DRIVERS,
+    LoanRecord,
+    NetworkRecord,
+    NetworkSpec,
+    PluginCall,
+    Subnet,
+)
 
 if TYPE_CHECKING:
     import ipam
@@ -58,7 +65,7 @@ def pools(net: NetworkRecord) -> list[ipam.Pool]:
 
 def directories(configured: Sequence[str]) -> Sequence[str]:
     """Where plugins are looked for."""
-    from ipam.external import DIRECTORIES
+    from ipam.execution import DIRECTORIES
 
     return configured or DIRECTORIES
 
@@ -145,3 +152,15 @@ def line(loan: LoanRecord, verb: str) -> str:
     container, _, ifname = loan.owner.partition("/")
     told = f"CNI_COMMAND={verb} CNI_CONTAINERID={container} CNI_IFNAME={ifname}"
     return f"{told} CNI_NETNS={loan.netns} {loan.plugin}"
+
+
+def execute(call: PluginCall, holding: Sequence[int] = ()) -> None:
+    """Make a CNI plugin's call by executing it; its process inherits *holding*."""
+    from ipam.errors import PluginFailed
+    from ipam.execution import execute
+
+    try:
+        execute(call.plugin, call.environ, call.stdin.encode(), holding=holding)
+    except PluginFailed as failed:
+        what = f"{call.plugin} {call.environ.get('CNI_COMMAND')}: {failed.message}"
+        raise type(failed)(what, failed.hint, code=failed.code) from None

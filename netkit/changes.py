@@ -14,10 +14,10 @@ back: what would have been done is collected as the lines an operator would type
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -26,9 +26,10 @@ from netkit import allocation, drivers, firewall, gateway, naming, steps
 from netkit.config import Config
 from netkit.drivers import p2p
 from netkit.errors import KernelRefused, NetkitError
-from netkit.kernel import Kernel, netns, process
+from netkit.kernel import Kernel, netns, pids
 from netkit.model import (
     NO_STEPS,
+    AttachmentRecord,
     ChangeRecord,
     EndpointRecord,
     EndRecord,
@@ -36,6 +37,7 @@ from netkit.model import (
     LinkRecord,
     LoanRecord,
     NetworkRecord,
+    PluginCall,
     Record,
     SandboxRecord,
 )
@@ -57,7 +59,7 @@ class Tracker(Protocol):
 
 
 class Changes:
-    """One process's hand on one store and one kernel."""
+    """One thread's hand on one store and one kernel."""
 
     def __init__(
         self, store: SqliteStore, kernel: Callable[[], Kernel], config: Config | None = None
@@ -65,20 +67,27 @@ class Changes:
         self.store = store
         self.config = config or Config()
         self.kernel = kernel
-        self.maker = _me()
         self._epoch: str | None = None
         self._lines: list[str] | None = None
         self._owed: list[str] = []
         self.track: Tracker = lambda things, _: things
         # somebody may be told of what was done, and will not do by itself
         self.warn: Callable[[str], object] = lambda text: None
+        # who hosts CNI plugins calls theirs without a process
+        self.call: Callable[[PluginCall, Sequence[int]], object] = allocation.execute
+
+    @cached_property
+    def maker(self) -> str:
+        """The thread that does it all: a store is not shared by threads. It ends with its work, or
+        its work was done: what the dead left half done is anybody's to undo.
+        """
+        return "{}:{}".format(*pids.me())
 
     @property
     def epoch(self) -> str:
         """This boot and this host namespace: what was made in another is gone with it."""
         if self._epoch is None:
-            with open("/proc/sys/kernel/random/boot_id") as file:
-                self._epoch = f"{file.read().strip()}/{netns.own()}"
+            self._epoch = f"{netns.boot()}/{netns.own()}"
         return self._epoch
 
     @contextmanager
@@ -120,7 +129,7 @@ class Changes:
 
     def realise(self, records: Sequence[Record], kernel: Kernel, *, commit: bool = True) -> None:
         """Add the plans of *records*, all or none, and commit them."""
-        self._keep_up(kernel)
+        self.keep_up(kernel)
         done = 0
         plans: list[steps.Plan] = []
         try:
@@ -145,7 +154,7 @@ class Changes:
                 for text in step.warnings:
                     self.warn(text)
 
-    def _keep_up(self, kernel: Kernel) -> None:
+    def keep_up(self, kernel: Kernel) -> None:
         """Another process may have moved to another firewall while this one waited for a lock."""
         tables = self.store.by_id(HostRecord, "tables")
         if tables is not None and tables.firewall not in (None, kernel.firewall.name):
@@ -201,6 +210,8 @@ class Changes:
         given = {record.id for record in records}
         with self.store.transaction():
             records = self._with_links(records, held)
+            needed = self._needed(records)
+            records = [record for record in records if record.id not in needed]
             records = [
                 replace(self._leaving(record, records), maker=self.maker)
                 for record in records
@@ -208,7 +219,7 @@ class Changes:
             ]
             for record in records:
                 self.store.update(record)
-        self._keep_up(kernel)
+        self.keep_up(kernel)
         steps.point("undoing")
         errors: list[Exception] = []
         sandboxes = {r.id for r in records if isinstance(r, SandboxRecord) and r.id in given}
@@ -216,6 +227,7 @@ class Changes:
         ours = {r.id for r in records if isinstance(r, SandboxRecord) and r.sort == "container"}
         plans = [self._left_of(record, record.id in kept & ours) for record in records]
         going = {thing for plan in plans for thing in steps.made(plan)}
+        going |= {("netns", at) for at in map(_lost, records) if at is not None}
         for number, (record, plan) in enumerate(zip(records, plans, strict=True)):
             if number:
                 steps.point("undone one")
@@ -280,6 +292,45 @@ class Changes:
         others = [r for r in records if not isinstance(r, LinkRecord | EndRecord)]
         return [*links.values(), *ends.values(), *others, *far.values(), *host]
 
+    def _needed(self, records: Iterable[Record]) -> set[str]:
+        """Those shared plans that an attachment has come to need since that was looked at."""
+        plans = {record.id for record in records if isinstance(record, HostRecord)}
+        return plans - self.store.idle(plans, but=_attachment(records)) if plans else set()
+
+    def sweep(self, names: Collection[str], kernel: Kernel) -> None:
+        """Undo those of the shared plans *names* that nobody wants any more."""
+        if idle := self.store.idle(names):
+            with self.store.locked("host"):
+                gone = [record for record in self.unshared() if record.id in idle]
+                if not self.are_used(gone, (), kernel):
+                    self.undo(gone, kernel)
+
+    def are_used(self, shared: Iterable[Record], leaving: steps.Plan, kernel: Kernel) -> bool:
+        """Whether a bridge of these shared plans has ports of somebody else's, who then needs all
+        of them: ports other than those *leaving*.
+        """
+        plans = (steps.decode(record.steps) for record in shared)
+        bridges = {s.name for plan in plans for s in plan if isinstance(s, steps.Bridge)}
+        if not bridges:
+            return False
+        links = kernel.netlink().links()
+        masters = {link.ifindex for link in links if link.name in bridges}
+        own = {thing[2] for thing in steps.made(leaving) if thing[0] == "link" and not thing[1]}
+        return any(link.master in masters and link.name not in own for link in links)
+
+    def restore_rules(self, kernel: Kernel) -> None:
+        """Put back the firewall's tables, and all rules on record in them, after somebody's flush;
+        with the lock "host" held.
+        """
+        plans = (
+            steps.decode(record.steps)
+            for record in self.store.everything()
+            if record.epoch == self.epoch and record.maker is None
+        )
+        rules = [rule for plan in plans for rule in steps.held(plan)]
+        kernel.firewall.open()
+        kernel.firewall.add(list(dict.fromkeys(rules)))
+
     def _is_free(self, record: Record) -> bool:
         """Whether nobody else who lives is in the midst of it."""
         return record.maker in (None, self.maker) or not maker_lives(record.maker)
@@ -306,7 +357,9 @@ class Changes:
         for link in self.store.all(LinkRecord):
             if link.id not in ids:
                 wanted |= set(p2p.shared(link))
-        return [r for r in reversed(self.store.all(HostRecord)) if r.id not in wanted]
+        left = [r for r in reversed(self.store.all(HostRecord)) if r.id not in wanted]
+        idle = self.store.idle([record.id for record in left], but=_attachment(gone))
+        return [r for r in left if r.id in idle]
 
     def _leaving(self, record: Record, others: Sequence[Record]) -> Record:
         """An endpoint that leaves a sandbox which stays hands on the default route."""
@@ -338,6 +391,12 @@ class Changes:
             Ports(self.store.connection).release(record.id)
         elif isinstance(record, ChangeRecord):
             self._give_back(record)
+        elif isinstance(record, AttachmentRecord):
+            Ports(self.store.connection).release(record.id)
+            if record.lease is not None:
+                loan = self._lent(record, record.lease)
+                self.store.put(loan)
+                self._owed.append(loan.id)
         elif isinstance(record, SandboxRecord) and (record.finished or record.former):
             import ipam
 
@@ -418,11 +477,9 @@ class Changes:
 
     def loan(self, net: NetworkRecord, owner: str, netns: str) -> LoanRecord:
         """What is to be released of what the network's plugin gives *owner*: one of each owner."""
-        from hashlib import sha256
-
         assert net.plugin is not None
         return LoanRecord(
-            id=sha256(f"{net.id} {owner}".encode()).hexdigest(),
+            id=naming.digest(f"{net.id} {owner}"),
             created=time.time(),
             epoch=self.epoch,
             maker=self.maker,
@@ -432,6 +489,21 @@ class Changes:
             conf=allocation.configuration(net),
             owner=owner,
             netns=netns,
+        )
+
+    def _lent(self, record: AttachmentRecord, call: PluginCall) -> LoanRecord:
+        return LoanRecord(
+            id=loan_id(record.id),
+            created=time.time(),
+            epoch=self.epoch,
+            maker=self.maker,
+            network=record.network,
+            network_name=record.network,
+            plugin=call.plugin,
+            conf="",
+            owner=record.sandbox,
+            netns=record.netns,
+            call=call,
         )
 
     def settle(self, loan: str, *, wait: bool = True) -> None:
@@ -448,10 +520,16 @@ class Changes:
         import ipam
 
         steps.point("releasing")
-        plugin = allocation.plugin(found, self.config.ipam_plugin_dirs, (lock,))
-        owner = ipam.Owner(found.owner, netns=found.netns)
+
+        def tell() -> None:
+            if found.call is not None:
+                self.call(found.call, (lock,))
+                return
+            plugin = allocation.plugin(found, self.config.ipam_plugin_dirs, (lock,))
+            plugin.release(ipam.Owner(found.owner, netns=found.netns))
+
         try:
-            self.act(allocation.line(found, "DEL"), lambda: plugin.release(owner))
+            self.act(allocation.line(found, "DEL"), tell)
         except (ipam.IpamError, OSError) as error:
             self.close(found, released=False)
             raise KernelRefused(
@@ -482,7 +560,7 @@ class Changes:
     def _leases(self) -> ipam.SqliteLeases:
         import ipam
 
-        return ipam.SqliteLeases(self.store.connection)
+        return ipam.SqliteLeases(self.store.connection, made=True)
 
     def with_sandbox(self, ep: EndpointRecord) -> list[Record]:
         """The endpoint, and its sandbox if that is on record only for this endpoint's sake."""
@@ -495,9 +573,31 @@ class Changes:
 
     def owner_name(self, endpoint: str) -> str:
         """The container an endpoint id in a message means."""
+        if attachment := self.store.by_id(AttachmentRecord, endpoint):
+            return attachment.sandbox
         ep = self.store.by_id(EndpointRecord, endpoint)
         sandbox = self.store.by_id(SandboxRecord, ep.sandbox) if ep else None
         return sandbox.name if sandbox else endpoint[:12]
+
+
+def _attachment(records: Iterable[Record]) -> str:
+    """The attachment among records that go together: there is one at most."""
+    return next((record.id for record in records if isinstance(record, AttachmentRecord)), "")
+
+
+def loan_id(attachment: str) -> str:
+    """What is still to be released of an attachment that is gone: one loan of each."""
+    return naming.digest(f"loan of {attachment}")
+
+
+def _lost(record: Record) -> str | None:
+    """The path of an attachment's namespace, if that is gone: then so is all that was in it."""
+    if not isinstance(record, AttachmentRecord) or not record.netns:
+        return None
+    try:
+        return None if netns.identity(record.netns) == record.identity else record.netns
+    except NetkitError:
+        return record.netns
 
 
 def _release_kept(allocator: ipam.Allocator, name: str) -> None:
@@ -518,10 +618,4 @@ def maker_lives(maker: str | None) -> bool:
     if maker is None:
         return True
     pid, _, start = maker.partition(":")
-    return process.alive(int(pid), int(start))
-
-
-def _me() -> str:
-    with open("/proc/self/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return f"{os.getpid()}:{fields[19]}"
+    return pids.alive(int(pid), int(start))

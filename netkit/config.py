@@ -82,6 +82,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dns_opts: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     # netkit itself
+    daemon: bool = True
     ipam_plugin_dirs: tuple[str, ...] = ()
     state_dir: str | None = None
     run_dir: str | None = None
@@ -101,6 +102,8 @@ class Settings(NamedTuple):
     config: Config
     origins: Mapping[str, str]  # of each key that is set: a file, a variable or the command line
 
+
+_VAR, _USERS = "/var/lib", "/proc/self/uid_map"
 
 # What holds where a key is not set, in words; for the other keys Config has the value
 UNSET = {
@@ -122,6 +125,26 @@ UNSET = {
     "state-dir": "/var/lib/netkit",
     "run-dir": "/run/netkit",
 }
+
+
+def directories(config: Config) -> tuple[str, str]:
+    """Where records and runtime files are kept.
+
+    Who is root in a user namespace only, as CNI plugins of podman without root are, may not write
+    to /var/lib; and what is made there is gone with the user's session, as is what lies in that
+    user's runtime directory: so, if nothing is configured, both are below it.
+    """
+    state, run = UNSET["state-dir"], UNSET["run-dir"]
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not (config.state_dir or config.run_dir) and own.startswith("/") and _is_elsewhere(state):
+        return f"{own}/netkit", f"{own}/netkit/run"
+    return config.state_dir or state, config.run_dir or run
+
+
+def _is_elsewhere(state: str) -> bool:
+    if os.geteuid() != 0 or any(os.access(path, os.W_OK | os.X_OK) for path in (state, _VAR)):
+        return False
+    return not _is_everybodys()
 
 
 def load(source: Source | None = None, given: Mapping[str, Value] | None = None) -> Settings:
@@ -293,10 +316,14 @@ def _refuse_what_others_write(path: str, found: os.stat_result) -> None:
 def _is_foreign(uid: int) -> bool:
     if uid in (0, os.geteuid()):
         return False
-    with open("/proc/self/uid_map") as file:
-        everybody = file.read().split() == ["0", "0", "4294967295"]
     # in a user namespace the machine's root, like all others, is nobody
-    return everybody or uid != _NOBODY
+    return _is_everybodys() or uid != _NOBODY
+
+
+def _is_everybodys() -> bool:
+    """Whether this user namespace has all users in it, as the machine's first has."""
+    with open(_USERS) as file:
+        return file.read().split() == ["0", "0", "4294967295"]
 
 
 # -- values
@@ -496,6 +523,7 @@ _PARSERS: dict[str, Callable[[Value], Any]] = {
     "dns": _many(resolvconf.validate_nameserver),
     "dns-opts": _many(resolvconf.validate_option),
     "dns-search": _many(resolvconf.validate_search),
+    "daemon": _flag,
     "ipam-plugin-dirs": _many(_program_directory),
     "state-dir": _directory,
     "run-dir": _directory,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from netkit import addresses, drivers, extras, gateway, model, naming, networks
+from netkit import addresses, drivers, extras, model, naming, networks, sharing
 from netkit.addresses import WILDCARDS, Address, Interface
 from netkit.changes import Changes
 from netkit.errors import Conflict, InvalidSpec
@@ -37,11 +37,13 @@ def propose(
     sandbox: SandboxRecord,
     request: Request,
     kernel: Kernel,
+    free: Collection[int],
     granted: Granted | None = None,
 ) -> EndpointRecord:
     """The endpoint *request* becomes, with its address leased and its ports claimed.
 
-    *granted*: what the network's IPAM plugin gave it.
+    *free*: the IP versions whose default route in the sandbox is nobody else's; *granted*: what the
+    network's IPAM plugin gave it.
     """
     refuse(changes, net, sandbox, request)
     driver = drivers.load(net.driver)
@@ -65,7 +67,7 @@ def propose(
     if not mac and driver.TRAITS.own_mac(net):
         named = f"{sandbox.id}/{ifname}"
         mac = naming.mac_of(leased[0].ip) if leased else naming.bridge_mac(named)
-    theirs = set(gateway.may_have(sandbox, kernel)).union(*(e.leads_out for e in others))
+    theirs = set(free).union(*(e.leads_out for e in others))
     gateways = _gateways(net, request, leased, granted.grant if granted else None)
     ep = EndpointRecord(
         id=id,
@@ -225,11 +227,14 @@ def free_ifname(
     taken = {ep.ifname for ep in changes.store.all(EndpointRecord, sandbox=sandbox.id)}
     taken |= {end.ifname for end in changes.store.all(EndRecord, sandbox=sandbox.id)}
     assert sandbox.netns is not None
-    if kernel.exists(sandbox.netns):
-        taken |= {link.name for link in kernel.netlink(sandbox.netns).links()}
+    inside = kernel.netlink(sandbox.netns) if kernel.exists(sandbox.netns) else None
+
+    def is_taken(name: str) -> bool:
+        return name in taken or (inside is not None and inside.is_up(name) is not None)
+
     if wanted is None:
-        return next(name for n in range(1 << 16) if (name := f"eth{n}") not in taken)
-    if wanted in taken:
+        return next(name for n in range(1 << 16) if not is_taken(name := f"eth{n}"))
+    if is_taken(wanted):
         raise Conflict(
             f"container {sandbox.name} has an interface '{wanted}' already",
             hint="choose another --ifname, or leave it out",
@@ -326,6 +331,7 @@ def _claim(
     if not request.ports:
         return ()
     claims = Ports(changes.store.connection)
+    host = sharing.OwnHost(kernel, request.attachment) if request.attachment else kernel
     own = addresses.versions(ep.addresses)
     mappings: list[model.PortMapping] = []
     for spec in request.ports:
@@ -336,7 +342,7 @@ def _claim(
             raise _unserved(net, spec, own, kernel)
         mappings += (
             replace(mapping, by=by[mapping.host_address.version])
-            for mapping in claims.claim(ep.id, spec, tuple(by), kernel, changes.owner_name)
+            for mapping in claims.claim(ep.id, spec, tuple(by), host, changes.owner_name)
         )
     return tuple(mappings)
 

@@ -45,6 +45,7 @@ from netkit.errors import (
 )
 from netkit.kernel import Kernel
 from netkit.model import (
+    AttachmentRecord,
     ChangeRecord,
     EndpointRecord,
     EndRecord,
@@ -63,7 +64,7 @@ from netkit.store import SqliteStore
 
 if TYPE_CHECKING:
     import ipam
-    from netkit import alterations
+    from netkit import alterations, attaching
 
 STATE_DIR = "/var/lib/netkit"
 RUN_DIR = "/run/netkit"
@@ -88,8 +89,10 @@ class Engine:
     ) -> None:
         """*config* None is what file and environment say; *firewall_name* has to be the one."""
         config = configuration.load().config if config is None else config
-        state_dir = state_dir or config.state_dir or STATE_DIR
-        run_dir = run_dir or config.run_dir or RUN_DIR
+        given = replace(
+            config, state_dir=state_dir or config.state_dir, run_dir=run_dir or config.run_dir
+        )
+        state_dir, run_dir = configuration.directories(given)
         for path in (state_dir, run_dir):
             if not path.startswith("/") or not path.isprintable():
                 raise InvalidSpec(
@@ -314,7 +317,8 @@ class Engine:
     ) -> EndpointRecord:
         """Join a sandbox to a network; on any error leave host, leases and store as they were.
 
-        *target* None makes a new namespace, called *name* or by a random name.
+        *target* None makes a new namespace. *name* is what a sandbox not known yet is called: one
+        that is made otherwise by a random name, one that is somebody's by that of its path.
         """
         request = request or Request()
         files = files or NameFiles()
@@ -325,10 +329,16 @@ class Engine:
         with self._job() as kernel, self.tentative_default():
             # what is to be refused is refused before the default network is made for it
             known = None if target is None else targets.resolve(self.store, target)
+            if name and isinstance(known, SandboxRecord) and not targets.is_there(known):
+                recovery.collect(self.changes, kernel)  # another namespace is at its path now
+                known = targets.resolve(self.store, str(target))
             if known is None and name is not None:
                 self._refuse_taken(name, kernel)
             net = self.default_network() if network is None or _is_default(network) else None
             net = net or self.store.get(NetworkRecord, str(network))
+            if net.maker is not None:  # somebody is still making it
+                with self.store.locked("host"):
+                    net = self.store.get(NetworkRecord, net.id)
             if net.epoch != self.changes.epoch:
                 net = self._revive(net, kernel)
             with self.store.locked(net.id, shared=True):
@@ -343,6 +353,9 @@ class Engine:
                             )
                         return self._connect(net, known, request, kernel)
                 if isinstance(known, targets.Target):
+                    if name is not None:
+                        self._refuse_taken(name, kernel)
+                        known = known._replace(name=name)
                     recovery.bury_earlier(self.changes, known, kernel)
                     with self.store.locked(known.id):
                         made = self.store.by_id(SandboxRecord, known.id)
@@ -365,6 +378,9 @@ class Engine:
         from netkit import endpoints, extras, grants  # lazily: nobody lists with these
 
         what = f"cannot connect {sandbox.name} to network '{net.name}'"
+        with _translated(what):
+            # the kernel may be busy taking links away: nobody else waits for the store meanwhile
+            free = gateway.may_have(sandbox, kernel)
         try:
             with (
                 _translated(what),
@@ -378,7 +394,7 @@ class Engine:
                     sandbox = replace(sandbox, steps=steps.encode(plan))
                     new.append(sandbox)
                     self.store.put(sandbox)
-                ep = endpoints.propose(self.changes, net, sandbox, request, kernel, granted)
+                ep = endpoints.propose(self.changes, net, sandbox, request, kernel, free, granted)
                 others = self.store.all(EndpointRecord, sandbox=sandbox.id)
                 plan = (
                     *extras.combined(
@@ -498,6 +514,17 @@ class Engine:
                     )
                 for ep in found:
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
+
+    def leave(self, ep: EndpointRecord) -> None:
+        """Undo an endpoint; one that is gone is as good as undone."""
+        with (
+            self._job() as kernel,
+            self.store.locked(ep.network, shared=True),
+            self.store.locked(ep.sandbox),
+        ):
+            found = self.store.by_id(EndpointRecord, ep.id)
+            if found is not None:
+                self.changes.undo(self.changes.with_sandbox(found), kernel)
 
     def reattach(self, target: str) -> list[EndpointRecord]:
         """Connect an engine's container that came back to the networks it had, as it was.
@@ -673,6 +700,65 @@ class Engine:
         found = (self.store.by_id(LinkRecord, end.network) for end in ends)
         return [link for link in found if link is not None]
 
+    # -- what CNI plugins make
+
+    @contextmanager
+    def attaching(self, record: AttachmentRecord) -> Iterator[attaching.Attaching]:
+        """An attachment in the making: committed at the end, undone on any error."""
+        from netkit import attaching
+
+        with self._job() as kernel, attaching.attaching(self.changes, kernel, record) as hand:
+            yield hand
+
+    def recover(self) -> None:
+        """Undo what dead processes left half done."""
+        recovery.recover(self.changes)
+
+    def attachments(self, network: str, sandbox: str | None = None) -> list[AttachmentRecord]:
+        """What a plugin made on a network ("bridge web"), perhaps of one interface ("c1/eth0")."""
+        return self.store.all(AttachmentRecord, network=network, sandbox=sandbox)
+
+    def detach(self, record: AttachmentRecord) -> None:
+        """Undo an attachment. One whose IPAM plugin could not be told stays on record for `gc`."""
+        from netkit import attaching
+
+        with self._job() as kernel:
+            attaching.detach(self.changes, kernel, record)
+
+    def settle(self, attachment: str) -> bool:
+        """Have released what is still leased for an attachment that is gone; whether any was."""
+        from netkit import changes
+
+        loan = self.store.by_id(LoanRecord, changes.loan_id(attachment))
+        if loan is not None:
+            self.changes.settle(loan.id)
+        return loan is not None
+
+    def check_attachment(self, record: AttachmentRecord) -> list[Drift]:
+        """Where the kernel is not as a plugin made it, nor what that shares with others."""
+        found = (self.store.by_id(HostRecord, name) for name in record.stands_on)
+        return self._drifts([*(host for host in found if host is not None), record])
+
+    def check_endpoint(self, ep: EndpointRecord) -> list[Drift]:
+        """Where the kernel is not as the record of an endpoint, its network and the host says."""
+        net = self.store.get(NetworkRecord, ep.network)
+        shared = drivers.load(net.driver).shared(net)
+        hosts = (self.store.by_id(HostRecord, name) for name in shared)
+        return self._drifts([*(host for host in hosts if host is not None), net, ep])
+
+    def bury_attachments(self) -> bool:
+        """Undo what was attached before a reboot, or to namespaces that are gone; if any was."""
+        with self._job() as kernel:
+            return bool(recovery.lost(self.changes, kernel))
+
+    @contextmanager
+    def looking(self) -> Iterator[Kernel]:
+        """The kernel, to be looked at, with the state at hand: NetkitError if it cannot be had."""
+        with self._job() as kernel:
+            with self.store.transaction():
+                pass  # it can be written to
+            yield kernel
+
     # -- recovery and check
 
     @contextmanager
@@ -718,6 +804,9 @@ class Engine:
             sandbox = self.sandbox(name)
             records += [sandbox, *self.store.all(EndpointRecord, sandbox=sandbox.id)]
             records += self.links(sandbox=sandbox.id)
+        return self._drifts(records)
+
+    def _drifts(self, records: Sequence[Record]) -> list[Drift]:
         with self.changes.kernel() as kernel:
             return [
                 drift

@@ -22,6 +22,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -29,7 +30,7 @@ import msgspec
 from netkit import naming
 from netkit.errors import Conflict, InvalidSpec, KernelRefused, NetkitError, NotFound
 from netkit.kernel import cgroups, netns
-from netkit.kernel.process import Process
+from netkit.kernel.pids import Process
 
 T = TypeVar("T")
 
@@ -143,6 +144,11 @@ def forgotten(
     # nobody heard and nothing read: it cannot be told; and not every engine may have been asked
     names = _names_on_disk(engine, root, _trusted(environ)).values()
     return (heard or bool(names)) and name not in names
+
+
+def is_monitor(pid: int, container: str, *, root: str = "") -> bool:
+    """Whether a process watches over the container of that full id, for root or for us."""
+    return ("-c", container) in pairwise(_conmon(pid, root, {0, os.geteuid()}))
 
 
 # -- by the engine's socket
@@ -403,12 +409,19 @@ def _stored(engine: str, text: bytes) -> Iterator[tuple[str, str]]:
 def _conmons(root: str, users: set[int]) -> Iterator[tuple[str, str]]:
     """What the monitors of podman's containers were started with: `conmon … -c ID … -n NAME`."""
     for pid in cgroups.processes(f"{root}/proc"):
-        words = cgroups.read(f"{root}/proc/{pid}/cmdline").decode("latin-1").split("\0")
-        if os.path.basename(words[0]) != "conmon" or {"-c", "-n"} - {*words}:
-            continue
-        with suppress(OSError, IndexError):
-            if os.stat(f"{root}/proc/{pid}").st_uid in users:  # anybody may be called conmon
-                yield words[words.index("-c") + 1], words[words.index("-n") + 1]
+        words = _conmon(pid, root, users)
+        with suppress(ValueError, IndexError):
+            yield words[words.index("-c") + 1], words[words.index("-n") + 1]
+
+
+def _conmon(pid: int, root: str, users: set[int]) -> list[str]:
+    """What a monitor of these users' containers was started with; nothing, if it is none."""
+    words = cgroups.read(f"{root}/proc/{pid}/cmdline").decode("latin-1").split("\0")
+    with suppress(OSError):
+        if os.path.basename(words[0]) == "conmon":
+            # anybody may be called conmon
+            return words if os.stat(f"{root}/proc/{pid}").st_uid in users else []
+    return []
 
 
 def _home(uid: int) -> str:

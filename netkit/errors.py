@@ -4,6 +4,7 @@
     ├── InvalidSpec      mend the request: a name, address, port, option or path is not acceptable
     ├── NotFound         the network, container, endpoint or program named does not exist
     ├── Conflict         somebody else holds what was asked for; the message says who
+    │   └── Busy         the state is locked by another process: try again
     ├── Exhausted        no address, subnet or port is left: wait, or widen the pool
     ├── KernelRefused    the step's own line, and the kernel's answer to it
     └── Drift            the kernel is not as the record says
@@ -45,6 +46,10 @@ class NotFound(NetkitError):
 
 class Conflict(NetkitError):
     """Somebody else holds what was asked for."""
+
+
+class Busy(Conflict):
+    """Another process holds the lock, and went on holding it."""
 
 
 class Exhausted(NetkitError):

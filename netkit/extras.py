@@ -60,12 +60,15 @@ def plan(net: NetworkRecord, ep: EndpointRecord) -> Plan:
 def combined(driver: Plan, own: Plan) -> Plan:
     """Both plans, where one says what the other does: a setting that was asked for comes last."""
     asked = {(step.key, step.at) for step in own if isinstance(step, steps.Sysctl)}
-    kept = tuple(
+    found = [
         step
         for step in driver
         if not (isinstance(step, steps.Sysctl) and (step.key, step.at) in asked)
-    )
-    return (*kept, *(step for step in dict.fromkeys(own) if step not in kept))
+    ]
+    for step in own:
+        if step not in found:
+            found.append(step)
+    return tuple(found)
 
 
 # -- one thing

@@ -23,14 +23,10 @@ from netkit.store import SqliteStore
 
 def may_have(sandbox: SandboxRecord, kernel: Kernel) -> tuple[int, ...]:
     """The IP versions whose default route is ours to add: never beside somebody else's."""
-    if sandbox.sort in ("container", "named"):
+    if sandbox.sort in ("container", "named") or sandbox.netns is None:
         return VERSIONS
-    netlink = kernel.netlink(sandbox.netns)
-    return tuple(
-        version
-        for version in VERSIONS
-        if all(route.dst is not None for route in netlink.routes(version))
-    )
+    theirs = kernel.netlink(sandbox.netns).ways_out()
+    return tuple(version for version in VERSIONS if version not in theirs)
 
 
 def holder(

@@ -15,7 +15,7 @@ gone. `steps` is their stable text (see netkit.steps).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_interface
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
@@ -616,7 +616,7 @@ class NetworkRecord(_Record, frozen=True, kw_only=True):
     def gateways(self) -> tuple[Interface, ...]:
         """The gateways' addresses, with their subnets' lengths."""
         return tuple(
-            ip_interface(f"{pool.gateway}/{pool.subnet.prefixlen}")
+            addresses.from_text(Interface, f"{pool.gateway}/{pool.subnet.prefixlen}")
             for pool in self.pools
             if pool.gateway is not None
         )
@@ -885,6 +885,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `extra` are addresses beside those of the network's subnets, `sources` the host's addresses that
     it is seen by outside. `source_routing`: what its addresses send leaves by its interface.
+    `attachment`: what a CNI runtime calls it, "c1/eth0"; `call`: see AttachmentRecord.
     """
 
     ifname: str | None = None
@@ -905,6 +906,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     txqlen: int | None = None
     promisc: bool | None = None
     allmulti: bool | None = None
+    attachment: str = ""
+    call: str = ""
 
     def __post_init__(self) -> None:
         if self.ifname is not None:
@@ -926,7 +929,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     def is_special(self) -> bool:
         """Whether it asks for more of the interface than that it be there, with an address."""
         beside = {"ifname", "host_ifname", "addresses", "addressless", "mac", "ports"}
-        beside.add("gateway_priority")
+        beside |= {"gateway_priority", "attachment", "call"}
         plain = Request()
         asked = (name for name in self.__struct_fields__ if name not in beside)
         return any(getattr(self, name) != getattr(plain, name) for name in asked)
@@ -978,7 +981,8 @@ class LoanRecord(_Record, frozen=True, kw_only=True):
 
     It stands from before the plugin is asked until an endpoint has the addresses, and from when the
     endpoint goes until the plugin has been told. Without a maker it could not be told: `gc` tries
-    again. `conf` is the plugin's configuration, for the network may be gone by then.
+    again. `conf` is the plugin's configuration, for the network may be gone by then; or `call` is
+    all of it.
     """
 
     kind: ClassVar[str] = "loan"
@@ -988,6 +992,44 @@ class LoanRecord(_Record, frozen=True, kw_only=True):
     conf: str
     owner: str
     netns: str
+    call: PluginCall | None = None
+
+
+class PluginCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A CNI plugin's call, as a runtime would make it: what is in its environment, and on stdin.
+
+    `early`: it needs what the attachment made, so it is made before that is undone.
+    """
+
+    plugin: str
+    environ: dict[str, str]
+    stdin: str
+    early: bool = False
+
+
+class AttachmentRecord(_Record, frozen=True, kw_only=True):
+    """What one CNI plugin made of one interface of a container.
+
+    `network` is the plugin and the network's name, "bridge web"; `sandbox` the container's id and
+    the interface, "c1/eth0". `netns` is the namespace's path and `identity` which one that was.
+    `stands_on` names the shared plans (HostRecord) it needs. `lease` is the call that releases what
+    an IPAM plugin leased for it, or may have. `result` is what ADD answered, to the call `call`:
+    that one may be made again, should netkitd have died before it could say so.
+    """
+
+    kind: ClassVar[str] = "attachment"
+    network: str
+    sandbox: str
+    netns: str
+    identity: str
+    stands_on: tuple[str, ...] = ()
+    lease: PluginCall | None = None
+    result: str = ""
+    call: str = ""
+
+    @property
+    def owner(self) -> str:
+        return f"{self.sandbox} on {self.network}"
 
 
 # -- text form
@@ -1001,6 +1043,7 @@ Record = (
     | EndRecord
     | ChangeRecord
     | LoanRecord
+    | AttachmentRecord
 )
 
 

@@ -15,20 +15,26 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from netkit.errors import Exhausted, InvalidSpec
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_IFNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
-_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
+_IFNAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}"
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_MAC = r"[0-9a-f]{2}([:-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}"
 
 _MOST_TEXT = 1024
+
+# as the library's own `random` takes it: hashlib would load OpenSSL, 3 ms for one digest
+_LEAN = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
 
 # `all` and `default` are directories beside the interfaces in /proc/sys/net/ipv4/conf
 _RESERVED_IFNAMES = frozenset({"all", "default", "lo"})
@@ -36,7 +42,7 @@ _RESERVED_IFNAMES = frozenset({"all", "default", "lo"})
 
 def validate_name(kind: str, name: str) -> str:
     """*name*, if it may name a *kind*: "network", "container"…"""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise InvalidSpec(
             f"invalid {kind} name {name!r:.80}: only [A-Za-z0-9][A-Za-z0-9_.-] "
             "up to 128 characters are allowed",
@@ -52,7 +58,7 @@ def validate_ifname(name: str) -> str:
             f"invalid interface name {name!r}: the kernel uses it itself",
             hint="choose another name, such as eth0",
         )
-    if not _IFNAME.fullmatch(name):
+    if not re.fullmatch(_IFNAME, name):
         raise InvalidSpec(
             f"invalid interface name {name!r:.80}: only [A-Za-z0-9_][A-Za-z0-9_.-] "
             "up to 15 characters are allowed",
@@ -63,7 +69,7 @@ def validate_ifname(name: str) -> str:
 
 def validate_domain(kind: str, name: str) -> str:
     """*name*, if it is a DNS name; underscores pass, as in `_tcp` and compose's `my_db`."""
-    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if len(name) > 253 or not all(re.fullmatch(_LABEL, label) for label in name.split(".")):
         raise InvalidSpec(
             f"invalid {kind} {name!r:.80}: dot-separated labels of letters, digits, '-' and '_' "
             "are allowed, up to 63 characters a label and 253 in all",
@@ -84,6 +90,11 @@ def new_id() -> str:
 def short_id(id: str) -> str:
     """What tables show of an id."""
     return id[:12]
+
+
+def digest(text: str) -> str:
+    """An id that follows from a text: the same again from the same."""
+    return _digest(text).hex()
 
 
 def numbered(owner: str, number: int) -> str:
@@ -127,7 +138,7 @@ def parse_mac(text: str) -> str:
     """
     if text.startswith("U:"):
         return _mac_of_text(text[2:])
-    if not _MAC.fullmatch(lower := text.lower()):
+    if not re.fullmatch(_MAC, lower := text.lower()):
         raise InvalidSpec(
             f"invalid MAC address {text!r:.80}: six pairs of hex digits are wanted",
             hint="write it as 02:42:ac:11:00:02 or 02-42-ac-11-00-02",
@@ -169,10 +180,19 @@ def generate(taken: Callable[[str], bool]) -> str:
 
 
 def _digest(text: str) -> bytes:
-    from hashlib import sha256
-
     # surrogatepass: argv that is no UTF-8 must not raise from a function that cannot refuse
-    return sha256(text.encode("utf-8", "surrogatepass")).digest()
+    found: bytes = _sha256()(text.encode("utf-8", "surrogatepass")).digest()
+    return found
+
+
+@cache
+def _sha256() -> Any:
+    try:
+        return import_module(_LEAN).sha256
+    except ImportError:  # a Python built without it
+        from hashlib import sha256
+
+        return sha256
 
 
 def _mac(tail: bytes) -> str:

@@ -36,11 +36,13 @@ _SCHEMA = (
 # Whatever is bound to an interface may meet whatever is bound to an address, which may be its.
 _MEETS = """version=?4 AND (address IN (?5, ?6) OR ?5=?6
         OR (substr(address, 1, 1)='%') <> (substr(?5, 1, 1)='%'))"""
-_CLASH = f"""SELECT endpoint FROM claim
+_CLASH = f"""SELECT endpoint, first=?2 AND last=?3 AND address=?5 FROM claim
         WHERE protocol=?1 AND first BETWEEN ?2 AND ?3 AND {_MEETS}
-    UNION ALL SELECT endpoint FROM claim INDEXED BY claim_range
-        WHERE protocol=?1 AND last>first AND first<?2 AND last>=?2 AND {_MEETS}
-    LIMIT 1"""
+    UNION ALL SELECT endpoint, 0 FROM claim INDEXED BY claim_range
+        WHERE protocol=?1 AND last>first AND first<?2 AND last>=?2 AND {_MEETS}"""
+_SHARERS = """SELECT DISTINCT other.endpoint FROM claim own
+    JOIN claim other USING (protocol, first, address, version)
+    WHERE own.endpoint=?1 AND other.endpoint<>?1"""
 
 
 class Host(Protocol):
@@ -51,13 +53,17 @@ class Host(Protocol):
     def local_ports(self) -> tuple[range, set[int]]: ...
 
 
+def create(connection: sqlite3.Connection) -> None:
+    """Make the claims' tables, unless they are there."""
+    for statement in _SCHEMA:
+        connection.execute(statement)
+
+
 class Ports:
-    """The claims, on a caller's connection and in its transaction."""
+    """The claims, on a caller's connection and in its transaction; their tables are there."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
-        for statement in _SCHEMA:
-            connection.execute(statement)
 
     def claim(
         self,
@@ -66,10 +72,12 @@ class Ports:
         versions: Sequence[int],
         host: Host,
         name: Callable[[str], str],
+        shares: Callable[[str], bool] = lambda endpoint: False,
     ) -> tuple[PortMapping, ...]:
         """Claim what *spec* asks for, for each of *versions* if it names no address.
 
-        *name* tells whom an endpoint id in a message means.
+        *name* tells whom an endpoint id in a message means, *shares* whether that endpoint's is no
+        clash, should it be the very same claim.
         """
         if spec.address is not None:
             where: list[Address] = [spec.address]
@@ -84,7 +92,7 @@ class Ports:
             port = self._first_free(spec, wanted, host)
         else:
             port = spec.first
-            self._must_be_free(spec, wanted, host, name)
+            self._must_be_free(spec, wanted, host, name, shares)
         last = port + spec.count - 1
         self._db.executemany(
             "INSERT INTO claim VALUES (?,?,?,?,?,?)",
@@ -98,20 +106,42 @@ class Ports:
     def release(self, endpoint: str) -> None:
         self._db.execute("DELETE FROM claim WHERE endpoint=?", (endpoint,))
 
+    def any(self, endpoint: str) -> bool:
+        """Whether it has claimed anything."""
+        query = "SELECT 1 FROM claim WHERE endpoint=? LIMIT 1"
+        return self._db.execute(query, (endpoint,)).fetchone() is not None
+
+    def sharers(self, endpoint: str) -> list[str]:
+        """Who else has claimed what this one has."""
+        return [row[0] for row in self._db.execute(_SHARERS, (endpoint,))]
+
     def _clash(
-        self, protocol: str, first: int, last: int, address: Address, text: str
+        self,
+        protocol: str,
+        first: int,
+        last: int,
+        address: Address,
+        text: str,
+        shares: Callable[[str], bool] | None = None,
     ) -> str | None:
         wildcard = str(WILDCARDS[address.version])
         values = (protocol, first, last, address.version, text, wildcard)
-        row = self._db.execute(_CLASH, values).fetchone()
-        return row[0] if row else None
+        for endpoint, same in self._db.execute(_CLASH, values):
+            if shares is None or not same or not shares(endpoint):
+                return str(endpoint)
+        return None
 
     def _must_be_free(
-        self, spec: PortSpec, wanted: _Wanted, host: Host, name: Callable[[str], str]
+        self,
+        spec: PortSpec,
+        wanted: _Wanted,
+        host: Host,
+        name: Callable[[str], str],
+        shares: Callable[[str], bool],
     ) -> None:
         last = spec.first + spec.count - 1
         for address, text in wanted:
-            if clash := self._clash(spec.protocol, spec.first, last, address, text):
+            if clash := self._clash(spec.protocol, spec.first, last, address, text, shares):
                 raise Conflict(
                     f"Bind for {_where(spec, address, spec.first)} failed: "
                     f"port is already allocated (by container '{name(clash)}')",

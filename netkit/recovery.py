@@ -7,17 +7,17 @@ Errors   KernelRefused where something resists; it stays an intent for the next 
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
-from netkit import targets
+from netkit import attaching, targets
 from netkit.changes import Changes, maker_lives
 from netkit.errors import NetkitError
-from netkit.kernel import Kernel, netns, process
+from netkit.kernel import Kernel, netns, pids
 from netkit.model import (
+    AttachmentRecord,
     EndpointRecord,
     Former,
     HostRecord,
@@ -59,6 +59,8 @@ def _finish(changes: Changes, dead: list[Record], kernel: Kernel) -> None:
         elif isinstance(record, NetworkRecord | HostRecord):
             with changes.store.locked("host"):
                 _undo_shared(changes, record, kernel)
+        elif isinstance(record, AttachmentRecord):
+            attaching.undo(changes, kernel, record)
         else:
             changes.undo([record], kernel)
 
@@ -95,7 +97,29 @@ def collect(changes: Changes, kernel: Kernel, skip: str | None = None) -> list[R
         if link.maker is None and _is_cut(changes, link, kernel):
             changes.undo([link], kernel)
             buried.append(link)
+    buried += lost(changes, kernel)
     return buried
+
+
+def lost(changes: Changes, kernel: Kernel) -> list[Record]:
+    """Undo what CNI plugins made for namespaces that are gone; their IPAM plugins are told."""
+    found: list[Record] = []
+    for record in changes.store.all(AttachmentRecord):
+        if record.maker is not None:
+            continue
+        if record.epoch != changes.epoch or not (
+            _is_at(record) or netns.inhabited(record.identity)
+        ):
+            attaching.undo(changes, kernel, record)
+            found.append(record)
+    return found
+
+
+def _is_at(record: AttachmentRecord) -> bool:
+    """Whether an attachment's namespace is where it was."""
+    with suppress(NetkitError):
+        return netns.identity(record.netns) == record.identity
+    return False
 
 
 def bury_earlier(changes: Changes, target: targets.Target, kernel: Kernel) -> None:
@@ -143,7 +167,7 @@ def _is_dead(changes: Changes, sandbox: SandboxRecord) -> bool:
     if sandbox.epoch != changes.epoch:
         return True
     if sandbox.sort == "container":
-        return sandbox.pid > 0 and not process.alive(sandbox.pid, sandbox.start_time)
+        return sandbox.pid > 0 and not pids.alive(sandbox.pid, sandbox.start_time)
     try:
         assert sandbox.netns is not None
         found = netns.identity(sandbox.netns)
@@ -215,5 +239,9 @@ def _kill_unknown(sandbox: SandboxRecord) -> None:
     """End a command that was started just before its starter died, unable to note its pid."""
     if sandbox.netns is not None and sandbox.shares is None:
         with suppress(OSError):
+            import signal
+
+            from netkit.kernel import process
+
             for pid, start_time in process.residents(sandbox.netns):
                 process.kill(pid, start_time, signal.SIGKILL, _KILL_TIMEOUT_S)

@@ -30,8 +30,8 @@ _LEAST_MTU = {4: 68, 6: 1280}  # RFC 791, RFC 8200
 _MOST_MTU = 65535
 _TABLE_NAMES = {"default": 253, "main": 254, "local": 255}  # /etc/iproute2/rt_tables
 _UINT32 = range(1 << 32)
-_SEPARATORS = re.compile(r"[ \t,=]+")
-_NUMBER = re.compile(r"\d{1,10}|0[xX][0-9a-fA-F]{1,8}")
+_SEPARATORS = r"[ \t,=]+"
+_NUMBER = r"\d{1,10}|0[xX][0-9a-fA-F]{1,8}"
 
 
 class RouteSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,7 +69,7 @@ class RouteSpec(msgspec.Struct, frozen=True, omit_defaults=True):
             elif word in _ROUTE_WORDS:
                 key, read = _ROUTE_WORDS[word]
                 value = _read(refuse, read, word, rest)
-            elif _NUMBER.fullmatch(word):  # podman: the third of three
+            elif re.fullmatch(_NUMBER, word):  # podman: the third of three
                 key, value = "metric", _understood(refuse, _number, "metric", word)
             else:
                 key, value = "gateway", _understood(refuse, _gateway, "gateway", word)
@@ -193,7 +193,7 @@ def _words(what: str, text: str) -> list[str]:
             f"invalid {what} {text!r:.80}: plain printable text is wanted",
             hint="words parted by spaces or commas",
         )
-    return [word for word in _SEPARATORS.split(text) if word]
+    return [word for word in re.split(_SEPARATORS, text) if word]
 
 
 def _refuser(what: str, text: str, example: str) -> Callable[[str], InvalidSpec]:
@@ -228,7 +228,7 @@ def _understood(
 
 
 def _number(text: str) -> int:
-    if not _NUMBER.fullmatch(text):
+    if not re.fullmatch(_NUMBER, text):
         raise ValueError(text)
     number = int(text, 16 if text[:2] in ("0x", "0X") else 10)
     if number not in _UINT32:

@@ -18,21 +18,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import sqlite3
 import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TypeVar
 
 import msgspec
 
 from netkit import model
-from netkit.errors import Conflict, KernelRefused, NotFound
+from netkit.errors import Busy, Conflict, KernelRefused, NotFound
 from netkit.model import (
+    AttachmentRecord,
     ChangeRecord,
     EndpointRecord,
     EndRecord,
@@ -54,12 +54,14 @@ R = TypeVar(
     EndRecord,
     ChangeRecord,
     LoanRecord,
+    AttachmentRecord,
 )
 
-_VERSION = 1
+_VERSION = 2  # of 1, the tables of leases and claims were made when first wanted
 _WAIT_S = 5.0
 _LOCKED_WAIT_S = 60.0
 _CLOSE_WAIT_S = 1.0
+_LOG_BYTES = 1 << 18  # some ten attachments; SQLite itself writes it back after 4 MB
 _SCHEMA = """
 CREATE TABLE record (
     kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT, network TEXT, sandbox TEXT, ifname TEXT,
@@ -70,6 +72,12 @@ CREATE UNIQUE INDEX record_ifname ON record (sandbox, ifname) WHERE ifname IS NO
 CREATE INDEX record_network ON record (network) WHERE network IS NOT NULL;
 CREATE INDEX record_sandbox ON record (sandbox) WHERE sandbox IS NOT NULL;
 CREATE INDEX record_maker ON record (maker) WHERE maker IS NOT NULL;
+"""
+_SINCE_2 = """
+CREATE TABLE stand (
+    plan TEXT NOT NULL, attachment TEXT NOT NULL, PRIMARY KEY (plan, attachment)
+) WITHOUT ROWID;
+CREATE INDEX stand_attachment ON stand (attachment);
 """
 
 
@@ -90,6 +98,19 @@ class SqliteStore:
                 _take_flock(lock, self._path, _CLOSE_WAIT_S)
             connection.close()
             os.close(lock)  # and with it the flock
+
+    def leave(self) -> None:
+        """Done with it, in a process that is about to end: for SQLite as if it were killed now.
+
+        The last one to close it writes the log back and waits for the disk, four times; left as it
+        is, whoever comes next reads the log. So it is closed only once there is much to read.
+        """
+        log = f"{self._path}-wal"
+        if os.path.exists(log) and os.path.getsize(log) > _LOG_BYTES:
+            self.close()
+        else:
+            _left.append(self._open)
+            self._open = None
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -141,8 +162,17 @@ class SqliteStore:
                 f"this netkit knows versions up to {_VERSION}",
                 hint="upgrade netkit, or use another NETKIT_STATE_DIR",
             )
-        if found == 0:
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+        if found < _VERSION:
+            from ipam import SqliteLeases  # lazily: it is done once
+            from netkit import ports
+
+            connection.execute("BEGIN")
+            for statement in (_SCHEMA * (found == 0) + _SINCE_2).split(";"):
+                connection.execute(statement)
+            ports.create(connection)
+            SqliteLeases(connection)
+            connection.execute(f"PRAGMA user_version={_VERSION}")
+            connection.execute("COMMIT")
 
     def peek(self, kind: type[Record]) -> list[tuple[str, str]]:
         """Name and id of every record of a kind, for somebody who types: nothing is made, changed
@@ -271,6 +301,8 @@ class SqliteStore:
         self.connection.execute(
             "DELETE FROM record WHERE kind=? AND id=?", (record.kind, record.id)
         )
+        if isinstance(record, AttachmentRecord):
+            self.connection.execute("DELETE FROM stand WHERE attachment=?", (record.id,))
 
     def claim(self, record: Record, maker: str) -> bool:
         """Take over a record whose maker died; False if somebody else was quicker."""
@@ -323,6 +355,35 @@ class SqliteStore:
         records = [_record(kind, row) for row in self._rows(" AND ".join(wheres), *values)]
         return sorted(records, key=lambda record: (record.created, record.id))
 
+    def standing(self, plans: Collection[str], epoch: str) -> bool:
+        """Whether these shared plans are all there, and nobody is in the midst of one."""
+        if not plans:
+            return True
+        marks = ",".join("?" * len(plans))
+        (count,) = self.connection.execute(
+            f"SELECT count(*) FROM record WHERE kind='host' AND maker IS NULL AND id IN ({marks}) "
+            "AND instr(body, ?)",
+            (*plans, model.encode(epoch)),
+        ).fetchone()
+        return bool(count == len(plans))
+
+    def stand(self, attachment: str, plans: Iterable[str]) -> None:
+        """Note which shared plans an attachment needs; in a transaction."""
+        self.connection.executemany(
+            "INSERT OR IGNORE INTO stand VALUES (?,?)", [(plan, attachment) for plan in plans]
+        )
+
+    def idle(self, plans: Collection[str], but: str = "") -> set[str]:
+        """Those shared plans that no attachment needs, other than *but*."""
+        if not plans or not self.exists():
+            return set(plans)
+        found = "EXISTS(SELECT 1 FROM stand WHERE plan=? AND attachment<>?)"
+        row = self.connection.execute(
+            f"SELECT {','.join([found] * len(plans))}",
+            [value for plan in plans for value in (plan, but)],
+        ).fetchone()
+        return {plan for plan, needed in zip(plans, row, strict=True) if not needed}
+
     def everything(self) -> list[Record]:
         """All that was made and stands, each after what it stands on."""
         return [
@@ -331,6 +392,7 @@ class SqliteStore:
             *self.all(SandboxRecord),
             *self.all(EndpointRecord),
             *self.all(LinkRecord),
+            *self.all(AttachmentRecord),
         ]
 
     def intents(self) -> list[Record]:
@@ -343,6 +405,7 @@ class SqliteStore:
             *(_record(LinkRecord, row) for row in rows if row[0] == LinkRecord.kind),
             *(_record(EndRecord, row) for row in rows if row[0] == EndRecord.kind),
             *(_record(EndpointRecord, row) for row in rows if row[0] == EndpointRecord.kind),
+            *(_record(AttachmentRecord, row) for row in rows if row[0] == AttachmentRecord.kind),
             *(_record(SandboxRecord, row) for row in rows if row[0] == SandboxRecord.kind),
             *(_record(NetworkRecord, row) for row in rows if row[0] == NetworkRecord.kind),
             *(_record(HostRecord, row) for row in rows if row[0] == HostRecord.kind),
@@ -358,10 +421,10 @@ class SqliteStore:
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOUNS = {"network": "network", "sandbox": "container", "endpoint": "endpoint", "host": "level"}
 _NOUNS |= {"link": "link", "end": "end of a link", "change": "change"}
-_NOUNS |= {"loan": "lease of a plugin"}
+_NOUNS |= {"loan": "lease of a plugin", "attachment": "attachment"}
 _LISTS = {"network": "`netkit network ls` lists them", "sandbox": "`netkit ps -a` lists them"}
 _LISTS |= {"endpoint": "", "host": "", "link": "`netkit link ls` lists them", "end": ""}
-_LISTS |= {"change": "", "loan": ""}
+_LISTS |= {"change": "", "loan": "", "attachment": ""}
 
 
 def _record(kind: type[R], row: tuple[str, str | None, str]) -> R:
@@ -383,8 +446,11 @@ def _create(path: str) -> None:
 def private_directory(path: str) -> None:
     """Make a directory only its owner may enter; refuse one that others could have prepared."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        found = os.lstat(path)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            found = os.lstat(path)
     except OSError as error:
         raise _unusable(path, error) from error
     if stat.S_ISLNK(found.st_mode) or not stat.S_ISDIR(found.st_mode):
@@ -406,28 +472,45 @@ def _unusable(path: str, error: Exception) -> KernelRefused:
     )
 
 
-@contextmanager
-def _sqlite_errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error) or "busy" in str(error):
-            raise _busy(path) from error
-        raise _unusable(path, error) from error
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.IntegrityError):
-            raise
-        raise _unusable(path, error) from error
+class _sqlite_errors:
+    """SQLite's errors become netkit's, but for that of a name that is taken."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        match error:
+            case None | sqlite3.IntegrityError():
+                return
+            case sqlite3.OperationalError() if "locked" in str(error) or "busy" in str(error):
+                raise _busy(self._path) from error
+            case sqlite3.DatabaseError():
+                raise _unusable(self._path, error) from error
 
 
 @contextmanager
 def _flocked(fd: int, path: str) -> Iterator[None]:
-    """Hold the flock that goes before SQLite's own locks."""
-    _take_flock(fd, path, _WAIT_S)
+    """Hold the flock that goes before SQLite's own locks. Threads of this process queue before:
+    none of them has to poll while another has it.
+    """
+    turn = _turns.setdefault(path, threading.Lock())
+    if not turn.acquire(timeout=_WAIT_S):
+        raise _busy(path)
     try:
-        yield
+        _take_flock(fd, path, _WAIT_S)
+        try:
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        turn.release()
+
+
+_left: list[object] = []  # so that nothing closes them
+_turns: dict[str, threading.Lock] = {}  # by the path of the state
+os.register_at_fork(after_in_child=_turns.clear)
 
 
 def _take_flock(fd: int, path: str, wait_s: float) -> None:
@@ -444,6 +527,8 @@ def _wait_for(take: Callable[[bool], None], path: str, wait_s: float) -> None:
     except BlockingIOError:
         pass
     if threading.current_thread() is threading.main_thread():
+        import signal  # lazily: most never wait
+
         # to block is fair and wakes at once; an alarm bounds it
         def expired(*_: object) -> None:
             raise _busy(path)
@@ -465,8 +550,8 @@ def _wait_for(take: Callable[[bool], None], path: str, wait_s: float) -> None:
             time.sleep(0.001)
 
 
-def _busy(path: str) -> Conflict:
-    return Conflict(f"another process holds the lock on '{path}'", hint="try again")
+def _busy(path: str) -> Busy:
+    return Busy(f"another process holds the lock on '{path}'", hint="try again")
 
 
 def names(records: Iterable[Record]) -> str:

@@ -23,8 +23,8 @@ _DIRECTORIES = {
     *(("net", version, kind) for version in ("ipv4", "ipv6") for kind in ("conf", "neigh")),
     ("net", "mpls", "conf"),
 }
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
-_VALUE = re.compile(r"[A-Za-z0-9_.,:/ \t-]{1,200}")
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}"
+_VALUE = r"[A-Za-z0-9_.,:/ \t-]{1,200}"
 _EVERY = ("all", "default", "lo")  # of a namespace as a whole
 _SWAP = str.maketrans("./", "/.")
 
@@ -54,12 +54,12 @@ def parse(text: str) -> Setting:
     key, value = key.strip(), value.strip()
     first = re.search(r"[./]", key)
     parts = tuple((key.translate(_SWAP) if first and first[0] == "." else key).split("/"))
-    if not equals or not all(_PART.fullmatch(part) for part in parts) or ".." in key:
+    if not equals or not all(re.fullmatch(_PART, part) for part in parts) or ".." in key:
         raise InvalidSpec(
             f"invalid sysctl {text!r:.80}: KEY=VALUE is wanted",
             hint="such as net.ipv4.conf.IFNAME.forwarding=1",
         )
-    if not _VALUE.fullmatch(value):
+    if not re.fullmatch(_VALUE, value):
         raise InvalidSpec(
             f"invalid value {value!r:.80} of sysctl {key}: a word or some numbers are wanted",
             hint="such as 1, or 32768 60999",

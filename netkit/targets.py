@@ -49,10 +49,7 @@ class Target(NamedTuple):
 
 
 def sandbox_id(identity: str) -> str:
-    from hashlib import sha256  # lazily: 2 ms of OpenSSL that most commands need not pay
-
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return sha256(f"{file.read().strip()} {identity}".encode()).hexdigest()
+    return naming.digest(f"{netns.boot()} {identity}")
 
 
 def resolve(store: SqliteStore, text: str) -> SandboxRecord | Target:

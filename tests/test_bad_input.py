@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from netkit import Conflict, InvalidSpec, Netkit, NotFound
-from netkit.firewall import libnftables
+from netkit.firewall import elements, libnftables
+from netkit.firewall.elements import Element
 from scenarios.lab import Host, run, snapshot
 from tests.faces import netkit, ok, refused
 
@@ -423,8 +424,7 @@ def place() -> Iterator[Place]:
 def test_hostile_input_is_refused_before_any_effect(
     place: Place, field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripts, recorded = _recording(libnftables.run)
-    monkeypatch.setattr(libnftables, "run", recorded)
+    scripts = _recorded(monkeypatch)
     before, state = snapshot(), place.state()
     wrong = []
     for text in dict.fromkeys((*HOSTILE, *field.bad)):
@@ -453,15 +453,23 @@ def _is_slow(work: Callable[[], object]) -> bool:
     return time.monotonic() - start > TOO_LONG_S
 
 
-def _recording(libnft: Callable[[str], str]) -> tuple[list[str], Callable[[str], str]]:
-    """A list, and *libnft* that notes there what it is told."""
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All that nftables is told from now on: scripts, and elements packed by hand."""
     scripts: list[str] = []
+    run, pack = libnftables.run, elements._packed
 
     def recorded(text: str) -> str:
         scripts.append(text)
-        return libnft(text)
+        return run(text)
 
-    return scripts, recorded
+    def packed(element: Element, *types: Sequence[str]) -> bytes:
+        data = f" : {element.data}" if element.data else ""
+        scripts.append(f"element {element.home} {{ {element.key}{data} }}")
+        return pack(element, *types)
+
+    monkeypatch.setattr(libnftables, "run", recorded)
+    monkeypatch.setattr(elements, "_packed", packed)
+    return scripts
 
 
 def _by_command(place: Place, field: Field, text: str) -> list[str]:
@@ -690,8 +698,7 @@ _WORD = re.compile(
 
 
 def test_rule_text_is_never_built_from_names(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts, recorded = _recording(libnftables.run)
-    monkeypatch.setattr(libnftables, "run", recorded)
+    scripts = _recorded(monkeypatch)
     ok("network", "create", "--label", 'evil="; drop; }', "--aux-address", "evil-aux=10.7.0.9",
        "--subnet", "10.7.0.0/24", "evil-net")  # fmt: skip
     ok("connect", "--net", "evil-net", "--name", "evil-name", "-h", "evil-host", "-p", "80/udp",

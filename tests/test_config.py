@@ -42,6 +42,7 @@ userland-proxy = false
 dns = ["9.9.9.9", "2620:fe::fe"]
 dns-opts = ["ndots:2", "rotate"]
 dns-search = ["example.com"]
+daemon = false
 ipam-plugin-dirs = ["/opt/cni/bin", "/srv/plugins"]
 state-dir = "/srv/netkit"
 run-dir = "/run/other"
@@ -93,6 +94,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         dns=("9.9.9.9", "2620:fe::fe"),
         dns_opts=("ndots:2", "rotate"),
         dns_search=("example.com",),
+        daemon=False,
         ipam_plugin_dirs=("/opt/cni/bin", "/srv/plugins"),
         state_dir="/srv/netkit",
         run_dir="/run/other",

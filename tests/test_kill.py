@@ -29,8 +29,8 @@ from netkit.changes import maker_lives
 from netkit.containers import RunSpec
 from netkit.engine import Engine
 from netkit.errors import NetkitError, NotFound
-from netkit.firewall import libnftables
-from netkit.kernel import conntrack, netns, process
+from netkit.firewall import libnftables, nfnetlink
+from netkit.kernel import netns, process
 from netkit.model import EndSpec, LinkSpec, NameFiles, NetworkSpec, PortSpec, Request
 from scenarios import lab
 from scenarios.lab import Host, inside, netkit, snapshot, until
@@ -370,7 +370,7 @@ def passed(verb: Verb, die_at: int | None = None) -> list[str]:
         try:
             # what the parent has open is the parent's
             libnftables.forget()
-            conntrack.close()
+            nfnetlink.close()
             numbers = itertools.count()
 
             def point(name: str) -> None:

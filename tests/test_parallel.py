@@ -15,8 +15,7 @@ from msgspec.structs import replace
 
 from netkit.engine import Engine
 from netkit.errors import Conflict, NotFound
-from netkit.firewall import libnftables
-from netkit.kernel import conntrack
+from netkit.firewall import libnftables, nfnetlink
 from netkit.model import NetworkSpec, PortSpec, Request
 from netkit.store import SqliteStore
 from scenarios.lab import Host, netkit, run, snapshot
@@ -37,7 +36,7 @@ def at_once(count: int, work: Callable[[Engine, int], None]) -> list[str]:
             try:
                 os.close(go)
                 libnftables.forget()
-                conntrack.close()
+                nfnetlink.close()
                 os.read(start, 1)  # ends when the parent closes its end
                 engine = Engine()
                 work(engine, number)

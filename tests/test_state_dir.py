@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from netkit import config
 from netkit.errors import KernelRefused
 from netkit.model import NetworkSpec
 from scenarios.lab import Host, netkit, run, snapshot
@@ -48,6 +52,48 @@ def test_a_directory_others_may_write_to_is_refused(host: Host, which: str, mode
     assert snapshot() == before
     run(f"chmod 0700 {path}")
     host.engine().create_network(NetworkSpec("web"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "mine"),
+    [
+        ({}, True),
+        ({"uid": 1000}, False),  # not root at all: the answer is that it has to be
+        ({"writable": "/var/lib"}, False),  # root of a container
+        ({"writable": "/var/lib/netkit"}, False),
+        ({"users": "0 0 4294967295"}, False),  # the machine's root, who may not write for once
+        ({"below": ""}, False),
+        ({"below": "run"}, False),
+        ({"given": "state_dir"}, False),
+        ({"given": "run_dir"}, False),
+    ],
+    ids=str,
+)
+def test_root_of_a_users_own_namespace_keeps_records_below_the_users_runtime_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, Any], mine: bool
+) -> None:
+    """As plugins of podman without root are."""
+    here: dict[str, Any] = {
+        "uid": 0,
+        "users": "0 1000 1",
+        "below": "/run/user/1000",
+        "writable": "",
+        **changed,
+    }
+    users = tmp_path / "uid_map"
+    users.write_text(f"{here['users']}\n")
+    monkeypatch.setattr(os, "geteuid", lambda: here["uid"])
+    monkeypatch.setattr(os, "access", lambda path, mode: path == here["writable"])
+    monkeypatch.setattr(config, "_USERS", str(users))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", here["below"])
+    given = {here["given"]: "/given"} if "given" in here else {}
+    found = config.directories(replace(config.Config(), **given))
+    usual = config.UNSET["state-dir"], config.UNSET["run-dir"]
+    if "given" in here:
+        assert found[here["given"] == "run_dir"] == "/given"
+    else:
+        own = ("/run/user/1000/netkit", "/run/user/1000/netkit/run")
+        assert found == (own if mine else usual)
 
 
 @pytest.mark.parametrize("which", ["NETKIT_STATE_DIR", "NETKIT_RUN_DIR"])

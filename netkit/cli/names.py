@@ -106,9 +106,8 @@ def _peek(ctx: click.Context, kind: Any) -> list[tuple[str, str]]:
     from netkit.store import SqliteStore
 
     given = ctx.find_root().params
-    configured = config.load(given.get("config")).config.state_dir
-    state_dir = given.get("state_dir") or configured or config.UNSET["state-dir"]
-    return SqliteStore(state_dir, run_dir="").peek(kind)
+    state_dir, _ = config.directories(config.load(given.get("config")).config)
+    return SqliteStore(given.get("state_dir") or state_dir, run_dir="").peek(kind)
 
 
 def _modes(ctx: click.Context, incomplete: str) -> Iterator[str]:

@@ -24,8 +24,8 @@ MAX_NAMESERVERS = 3
 
 # systemd-resolved: 53 is the stub, 54 the same as a plain proxy
 _STUBS = frozenset({"127.0.0.53", "127.0.0.54"})
-_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}(:[A-Za-z0-9._-]{1,63})?")
-_ZONE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+_OPTION = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}(:[A-Za-z0-9._-]{1,63})?"
+_ZONE = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}"
 
 
 class ResolvConf(NamedTuple):
@@ -127,7 +127,7 @@ def validate_nameserver(text: str) -> str:
     except ValueError:
         ip = None
     # ipaddress takes anything for a zone, newlines too
-    if ip is None or (isinstance(ip, IPv6Address) and not _ZONE.fullmatch(ip.scope_id or "_")):
+    if ip is None or (isinstance(ip, IPv6Address) and not re.fullmatch(_ZONE, ip.scope_id or "_")):
         raise InvalidSpec(
             f"invalid nameserver {text!r:.80}: an IP address is wanted",
             hint="give an address without port, such as 9.9.9.9 or 2620:fe::fe",
@@ -146,7 +146,7 @@ def validate_search(text: str) -> str:
 
 def validate_option(text: str) -> str:
     """An option `name` or `name:value`; unknown names pass, C libraries differ and skip them."""
-    if not _OPTION.fullmatch(text):
+    if not re.fullmatch(_OPTION, text):
         raise InvalidSpec(
             f"invalid resolver option {text!r:.80}: name or name:value is wanted",
             hint="one option at a time, such as ndots:2, timeout:3 or rotate",

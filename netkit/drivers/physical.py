@@ -15,13 +15,13 @@ any other be destroyed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from netkit import naming
 from netkit.drivers import Traits, devices, routing
 from netkit.errors import Conflict, InvalidSpec
+from netkit.kernel import devices as hardware
 from netkit.kernel import netns
 from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
 from netkit.steps import Physical, Plan, Step, Tune
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from netkit.drivers import Others
 
 _WAYS = ("device", "mac", "pci", "kernelpath")
-_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
-_PATH = re.compile(r"/sys/devices(/[A-Za-z0-9_:@,+-][A-Za-z0-9_.:@,+-]*)+")
 _MOST = 1024
 
 
@@ -66,7 +64,7 @@ def _valid(net: NetworkRecord, way: str, text: str) -> str:
         return naming.validate_ifname(text)
     if way == "mac":
         return naming.parse_mac(text)
-    pattern = _PCI if way == "pci" else _PATH
+    pattern = hardware.PCI_ADDRESS if way == "pci" else hardware.PATH
     if len(text) > _MOST or not pattern.fullmatch(text.lower() if way == "pci" else text):
         example = "0000:03:00.0" if way == "pci" else "/sys/devices/pci0000:00/0000:00:1f.6"
         devices.refuse(net, way, text, "not of its form", f"such as {example}")

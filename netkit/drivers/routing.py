@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address
-from zlib import crc32
 
 from netkit import addresses
 from netkit.firewall import Allow, Isolate, Masquerade, Publish, Rule
@@ -129,6 +128,8 @@ def by_source(
 
 def table_of(ep: EndpointRecord) -> int:
     """The routing table of an endpoint, in its namespace."""
+    from zlib import crc32
+
     return _TABLES + crc32(ep.ifname.encode()) % _TABLES
 
 
