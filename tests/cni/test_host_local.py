@@ -272,15 +272,16 @@ def test_a_link_is_served_where_the_go_plugin_refuses(call: Call) -> None:
     [
         ({"ranges": []}, "ipam has no subnet, and no ranges or an empty one"),
         ({"ranges": [[]]}, "ipam has no subnet, and no ranges or an empty one"),
-        ({"ranges": [{"subnet": "10.1.0.0/24"}]}, "a range set is {'subnet'"),
-        ({"ranges": [["10.1.0.0/24"]]}, "a range is '10.1.0.0/24', not an object"),
-        ({"subnet": 10}, "subnet is 10, not plain text"),
-        ({"subnet": "10.1.0.0/24", "resolvConf": "a\0b"}, "resolvConf is 'a\\x00b', not plain"),
-        ({"subnet": "10.1.0.0/24", "dataDir": "\ud800"}, "dataDir is '\\ud800', not plain text"),
+        ({"ranges": [{"subnet": "10.1.0.0/24"}]}, "ipam.ranges[0]: expected `array`, got `object`"),
+        ({"ranges": [["10.1.0.0/24"]]}, "ipam.ranges[0][0]: expected `object`, got `str`"),
+        ({"subnet": 10}, "ipam.subnet: expected `str`, got `int`"),
+        ({"subnet": "10.1.0.0/24", "resolvConf": "a\nb"}, "ipam.resolvConf: 'a\\nb' is not"),
+        ({"subnet": "10.1.0.0/24", "dataDir": "\u202e"}, "ipam.dataDir: '\\u202e' is not plain"),
         ({"subnet": "10.1.0.5/24"}, "'10.1.0.5/24' is an address inside the subnet 10.1.0.0/24"),
-        ({"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"}, "gateway: 10.2.0.1 is not in"),
+        ({"subnet": "10.1.0.0/24", "gateway": "x"}, "'x' is no IP address"),
+        ({"subnet": "::ffff:10.1.0.0/120"}, "is written as IPv6 and means IPv4"),
         ({"subnet": "10.1.0.0/24", "rangeStart": "10.2.0.1"}, "is not a part of 10.1.0.0/24"),
-        ({"subnet": "10.1.0.0/24", "routes": [{"dst": "x"}]}, "'x' is no IP address"),
+        ({"subnet": "10.1.0.0/24", "routes": [{"dst": "x"}]}, "ipam.routes[0].dst: 'x' is"),
         (
             {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/16"}]]},
             "10.1.0.0/24 overlaps 10.1.0.0/16",
@@ -320,4 +321,181 @@ def test_no_configuration_is_answered_with_anything_but_json(
     conf = {"cniVersion": "1.1.0", "name": "web", "ipam": ipam, "runtimeConfig": runtime}
     code, answer = handle(environ, json.dumps(conf))
     assert (code, answer) == (0, None) or "cniVersion" in json.loads(json.dumps(answer))
-    assert code == 0 or (answer and answer["code"] in (5, 7, 11, 100, 101))
+    assert code == 0 or (answer and answer["code"] in (5, 6, 7, 11, 100, 101))
+
+
+# -- what a node already has -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", [b"c1\r\neth0", b"c1\neth0", b"c1\r\neth0\n", b"c1", b"c1\n", b" c1 "]
+)
+def test_a_lease_of_any_age_is_honoured_checked_and_released(
+    call: Call, tmp_path: Path, text: bytes
+) -> None:
+    web = tmp_path / "web"
+    web.mkdir()
+    (web / "10.1.0.2").write_bytes(text)
+    (web / "10.1.0.2").chmod(0o644)
+    (web / "last_reserved_ip.0").write_text("10.1.0.1\n")
+    assert addresses(call("ADD", "c2")) == ["10.1.0.3/29"]
+    assert failure(call("ADD", "c3", args="IP=10.1.0.2"))[0] == 100
+    assert failure(call("ADD"))[1] == "c1/eth0 already holds 10.1.0.2"
+    assert call("CHECK") == (0, None)
+    assert call("DEL") == (0, None)
+    assert failure(call("CHECK"))[0] == 101
+    assert files(tmp_path) == {"10.1.0.3", "last_reserved_ip.0"}
+
+
+def test_an_old_lease_is_one_interfaces_only_while_that_has_none_of_its_own(
+    call: Call, tmp_path: Path
+) -> None:
+    """As with the reference: a file that names no interface is whosever asks first."""
+    addresses(call("ADD"))
+    (tmp_path / "web" / "10.1.0.6").write_text("c1")
+    assert call("DEL") == (0, None)
+    assert "10.1.0.6" in files(tmp_path)
+    assert call("DEL") == (0, None)
+    assert "10.1.0.6" not in files(tmp_path)
+
+
+def test_foreign_files_are_left_alone(call: Call, tmp_path: Path) -> None:
+    web = tmp_path / "web"
+    (web / "subdir").mkdir(parents=True)
+    foreign = {"README": "c1\r\neth0", "10.1.0.2.bak": "c1", "10.1.0.300": "c1", "x.conf": ""}
+    for name, text in foreign.items():
+        (web / name).write_text(text)
+    assert addresses(call("ADD")) == ["10.1.0.2/29"]
+    assert call("GC", conf={"cni.dev/valid-attachments": []}) == (0, None)
+    assert call("DEL") == (0, None)
+    assert files(tmp_path) == {*foreign, "subdir", "last_reserved_ip.0"}
+    (web / "10.1.0.3").mkdir()
+    assert addresses(call("ADD")) == ["10.1.0.4/29"]
+    code, message = failure(call("ADD", "c2", args="IP=10.1.0.3"))
+    assert (code, message) == (100, "10.1.0.3 is leased to nobody known")
+
+
+def test_a_lease_whose_writer_was_killed_is_nobodys(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "10.1.0.2").touch()
+    assert addresses(call("ADD")) == ["10.1.0.2/29"]
+
+
+def test_a_last_address_that_is_none_is_no_obstacle(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    for text in ("", "nonsense", "10.9.0.1", "fd00::1", "\0"):
+        (tmp_path / "web" / "last_reserved_ip.0").write_text(text)
+        assert addresses(call("ADD")) == ["10.1.0.2/29"]
+        call("DEL")
+
+
+def test_what_another_process_does_within_one_tick_is_seen(call: Call, tmp_path: Path) -> None:
+    """The directory's time of last change is that of the kernel's last tick, and may not move."""
+    web = tmp_path / "web"
+    addresses(call("ADD", "c0"))
+    for n in range(20):
+        addresses(call("ADD"))
+        call("DEL")
+        left = web.stat()
+        lease = web / f"10.1.0.{n % 4 + 3}"
+        lease.write_text("c1\r\neth0")
+        assert web.stat().st_mtime_ns != left.st_mtime_ns
+        assert failure(call("ADD"))[1] == f"c1/eth0 already holds {lease.name}"
+        lease.unlink()
+        assert failure(call("CHECK"))[0] == 101
+
+
+def test_where_times_are_coarse_or_not_to_be_set_the_files_are_read_each_time(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utime = os.utime
+
+    def coarse(path: str, ns: tuple[int, int]) -> None:
+        utime(path, ns=(0, ns[1] // 10**9 * 10**9))
+
+    def refused(path: str, ns: tuple[int, int]) -> None:
+        raise PermissionError
+
+    lease = tmp_path / "web" / "10.1.0.6"
+    for replaced in (coarse, refused):
+        monkeypatch.setattr(os, "utime", replaced)
+        addresses(call("ADD", "c0"))
+        before = lease.parent.stat()
+        lease.write_text("c1\r\neth0")
+        utime(lease.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert failure(call("ADD"))[1] == "c1/eth0 already holds 10.1.0.6"
+        call("DEL")
+        call("DEL", "c0")
+
+
+def test_two_networks_have_nothing_in_common(call: Call, tmp_path: Path) -> None:
+    for name in ("web", "db"):
+        assert addresses(call("ADD", conf={"name": name})) == ["10.1.0.2/29"]
+    assert call("DEL") == (0, None)
+    assert (tmp_path / "db" / "10.1.0.2").exists()
+
+
+# -- where it goes further -------------------------------------------------------------------------
+
+
+def test_check_compares_what_the_container_was_given(call: Call) -> None:
+    given = addresses(call("ADD"))
+    before = {"cniVersion": "1.1.0", "ips": [{"address": ip} for ip in given]}
+    assert call("CHECK", conf={"prevResult": before}) == (0, None)
+    elsewhere = {"ips": [*before["ips"], {"address": "192.0.2.1/24"}]}  # another plugin's
+    assert call("CHECK", conf={"prevResult": elsewhere}) == (0, None)
+    wrong = {"ips": [{"address": "10.1.0.5/29"}]}
+    code, message = failure(call("CHECK", conf={"prevResult": wrong}))
+    assert (code, message) == (101, "c1/eth0 holds 10.1.0.2 of 'web', not 10.1.0.5")
+
+
+def test_two_addresses_of_one_set_cannot_be_had(call: Call, tmp_path: Path) -> None:
+    conf = {"runtimeConfig": {"ips": ["10.1.0.3", "10.1.0.4"]}}
+    code, message = failure(call("ADD", conf=conf))
+    assert (code, message) == (7, "10.1.0.4 is one too many for the range set of 'web'")
+    assert files(tmp_path) == {"last_reserved_ip.0"}
+
+
+def test_an_old_version_is_refused_two_addresses_of_a_family_before_any_is_leased(
+    call: Call, tmp_path: Path
+) -> None:
+    ranges = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/24"}]]
+    code, message = failure(call("ADD", conf={"cniVersion": "0.2.0"}, ranges=ranges))
+    assert (code, message) == (7, "CNI 0.2.0 knows one address per family, here are more")
+    assert not (tmp_path / "web").exists()
+
+
+def test_a_wrong_call_writes_nothing(call: Call, tmp_path: Path) -> None:
+    for ipam in ({"subnet": "x"}, {"subnet": "10.1.0.0/24", "resolvConf": "/nowhere"}):
+        failure(call("ADD", **ipam))
+    failure(call("ADD", args="IP=x"))
+    assert not (tmp_path / "web").exists()
+
+
+def test_a_resolv_conf_without_end_is_read_no_further_than_is_sensible(
+    call: Call, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in ("/dev/zero", str(tmp_path / "fifo")):
+        _, result = call("ADD", subnet="10.1.0.0/24", resolvConf=path)
+        assert result["dns"] == {}
+        call("DEL")
+
+
+def test_many_ranges_are_compared_at_once(call: Call) -> None:
+    subnets = [{"subnet": f"10.{a}.{b}.0/24"} for a in range(20) for b in range(100)]
+    assert addresses(call("ADD", ranges=[subnets])) == ["10.0.0.2/24"]
+    subnets.append({"subnet": "10.19.99.128/25"})
+    code, message = failure(call("ADD", "c2", ranges=[subnets]))
+    assert (code, message) == (7, "10.19.99.0/24 overlaps 10.19.99.128/25")
+
+
+def test_status_is_bad_where_nobody_may_write(call: Call, tmp_path: Path) -> None:
+    call("ADD")
+    code = 50 if os.geteuid() else 0  # root may
+    (tmp_path / "web").chmod(0o555)
+    try:
+        status, said = call("STATUS")
+        assert (status, said and said["code"]) == ((1, 50) if code else (0, None))
+    finally:
+        (tmp_path / "web").chmod(0o755)
