@@ -28,6 +28,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, _temporary, ignore_errors=True)
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 os.environ["NETKIT_CONFIG"] = os.devnull  # this machine's own is none of the tests' business
+os.environ["NETKIT_DAEMON"] = "no"  # plugins would start one, for nobody to end
 
 # after the move, so that whatever these open, they open inside
 import hypothesis

@@ -41,6 +41,7 @@ COMMANDS = {
     "wait": ("wait", "Wait until an interface is there and has carrier"),
     "firewall": ("firewall", "Show the firewall's rules, or move them to another back end"),
     "check": ("system", "Compare the kernel with what netkit made"),
+    "cni": ("cni", "Serve container runtimes as CNI plugins: install, uninstall, conflist"),
     "config": ("config", "Show, check and import the configuration: check, show, import"),
     "completion": ("completion", "Print a script that makes bash, zsh or fish complete commands"),
     "gc": ("system", "Remove what dead processes and containers left behind"),
@@ -50,6 +51,7 @@ COMMANDS = {
 
 # What can be configured (netkit.config): the kind of value, None for true or false; for --help
 KEYS: dict[str, tuple[str | None, str]] = {
+    "daemon": (None, "Let CNI plugins start netkitd where none runs."),
     "ipam-plugin-dirs": ("DIR", "Where IPAM plugins are looked for [/opt/cni/bin …]."),
     "state-dir": ("DIR", "Where records are kept [/var/lib/netkit]."),
     "run-dir": ("DIR", "Where runtime files are kept [/run/netkit]."),
