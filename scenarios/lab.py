@@ -29,8 +29,8 @@ from typing import Any, Self, TypeVar
 
 from netkit import config
 from netkit.engine import Engine
-from netkit.firewall import detection, iptables, libnftables
-from netkit.kernel import conntrack, mounts, netns
+from netkit.firewall import detection, iptables, libnftables, nfnetlink
+from netkit.kernel import mounts, netns
 from netkit.model import EndpointRecord, PortSpec, Request
 
 PATIENCE_S = 3.0
@@ -83,7 +83,7 @@ class Host:
                 os.environ[config.VARIABLE] = self._configured
         libnftables.forget()
         iptables.forget()
-        conntrack.close()
+        nfnetlink.close()
         if os.path.isdir(netns.NAMED):
             for name in os.listdir(netns.NAMED):
                 netns.delete(name)
