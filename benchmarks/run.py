@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Callable
 from time import perf_counter
 
-from benchmarks import connect, drivers, leases, ports, startup, work
+from benchmarks import cni, connect, drivers, leases, ports, startup, work
 from benchmarks.contest import Target, table
 
 BENCHMARKS: dict[str, Callable[[], list[Target]]] = {
     "a container connected and disconnected": connect.measure,
     "drivers and back ends": drivers.measure,
     "the work of one connect": work.measure,
+    "CNI plugins": cni.measure,
     "published ports": ports.measure,
     "leases": leases.measure,
     "starting the program": startup.measure,

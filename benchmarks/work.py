@@ -1,9 +1,10 @@
 """What a connect asks of the kernel: programs executed and netlink messages sent, by strace.
 
 Run it: python -m benchmarks.work
-What     one connect by a warm engine, counted between two marks in the trace; with 200 endpoints
-         present it must be the same
-Bounds   201 namespaces; some 15 s
+What     one connect by a warm engine, or one CNI ADD as netkitd does it, counted between two marks
+         in the trace; with 200 endpoints present it must be the same. Beside it the reference's
+         chain, whose every program counts
+Bounds   201 namespaces; some 30 s
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from functools import partial
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
+from benchmarks.cni import REFERENCE, Caller, all_in_one, reference_chain
 from benchmarks.contest import Figures, Target, contest, show, table
+from cni import delegate, install, plugin
 from netkit.kernel import netns
 from netkit.model import NetworkSpec, PortSpec, Request
 from scenarios.lab import Host
 
 FEW, MANY = 10, 200
-MOST_SENDS = 40
+MOST_SENDS = 12
 _TIMEOUT_S = 80
 _SENDS = ("sendto", "sendmsg", "sendmmsg", "write", "writev")
 _MARK = "getpriority"  # nobody else calls it
@@ -39,8 +42,8 @@ class Work(NamedTuple):
     sends: int
 
 
-def count(present: int) -> Work:
-    """The work of one connect with *present* endpoints on the network; in a lab.
+def count(present: int, what: str = "connect") -> Work:
+    """The work of one connect, or of *what*, with *present* endpoints on the network; in a lab.
 
     FileNotFoundError where strace is missing.
     """
@@ -50,7 +53,7 @@ def count(present: int) -> Work:
             [
                 *("strace", "-f", "-yy", "--seccomp-bpf", "-o", trace.name),
                 *("-e", f"trace=execve,execveat,{','.join(_SENDS)},{_MARK}"),
-                *(sys.executable, "-m", "benchmarks.work", str(present)),
+                *(sys.executable, "-m", "benchmarks.work", what, str(present)),
             ],
             check=True,
             cwd=root,
@@ -82,37 +85,84 @@ def _connect(present: int) -> None:
         os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def _counted(present: int) -> Iterator[Figures]:
+class _InProcess(Caller):
+    """As netkitd calls them."""
+
+    def __init__(self, host: Host) -> None:
+        bin_dir = f"{host.base}/bin"
+        install.install(bin_dir)
+        super().__init__(all_in_one(host.base), bin_dir)
+        self.engine = host.engine()
+        self.engine.changes.call = delegate.release
+
+    def execute(self, kind: str, stdin: bytes, environ: dict[str, str]) -> tuple[int, bytes]:
+        return plugin.handle(kind, environ, stdin, self.engine)
+
+
+def _add(present: int, what: str) -> None:
+    """What is traced: an ADD of the all-in-one type, or of the chain, ours or the reference's."""
+    with Host() as host:
+        caller = (
+            Caller(reference_chain(host.base), REFERENCE)
+            if what == "reference"
+            else _InProcess(host)
+        )
+        if what == "chain":
+            caller.chain = reference_chain(host.base)
+        for number in range(present):
+            netns.create(f"c{number}")
+            caller.add(f"c{number}", 10_000 + number)
+        netns.create("new")
+        caller.add("new", 8080)
+        caller.delete("new", 8080)
+        os.getpriority(os.PRIO_PROCESS, 0)
+        caller.add("new", 8080)
+        os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def _counted(present: int, what: str) -> Iterator[Figures]:
     yield {}
     while True:
-        work = count(present)
+        work = count(present, what)
         yield {"programs executed": work.executed, "netlink sends": work.sends}
 
 
 def measure() -> list[Target]:
-    names = [f"connect, {FEW} endpoints present", f"connect, {MANY} endpoints present"]
-    found: list[Figures | None] = [None, None]
-    if shutil.which("strace"):
-        players = {n: partial(_counted, k) for n, k in zip(names, (FEW, MANY), strict=True)}
-        figures = contest(players, rounds=1, warm_up=0)
-        for number, name in enumerate(names):
-            show(name, figures[name], "")
-            found[number] = {what: values[0] for what, values in figures[name].items()}
-    else:
+    if not shutil.which("strace"):
         print("  no strace: .ci/setup bench installs it")
-    few, many = found
-    executed = few["programs executed"] if few else None
-    sends = few["netlink sends"] if few else None
-    growth = many["netlink sends"] - few["netlink sends"] if few and many else None
-    return [
-        Target("connect: programs executed", executed, "", 0),
-        Target("connect: netlink sends", sends, "", MOST_SENDS),
-        Target(f"connect: netlink sends, {MANY} endpoints present less {FEW}", growth, "", 0),
-    ]
+        return [Target("connect: programs executed", None, "", 0)]
+    asked = {
+        f"{name}, {number} present": (number, what)
+        for name, what in (
+            ("connect", "connect"),
+            ("CNI all in one", "all"),
+            ("CNI chain, our part", "chain"),
+        )
+        for number in (FEW, MANY)
+    }
+    if os.access(f"{REFERENCE}/bridge", os.X_OK):
+        asked[f"the reference's chain, {FEW} present"] = FEW, "reference"
+    players = {name: partial(_counted, *how) for name, how in asked.items()}
+    figures = contest(players, rounds=1, warm_up=0)
+    found: dict[str, Figures] = {}
+    for name, series in figures.items():
+        show(name, series, "")
+        found[name] = {what: values[0] for what, values in series.items()}
+    targets = []
+    for name in ("connect", "CNI all in one"):
+        few, many = (found[f"{name}, {number} present"] for number in (FEW, MANY))
+        growth = many["netlink sends"] - few["netlink sends"]
+        targets += [
+            Target(f"{name}: programs executed", few["programs executed"], "", 0),
+            Target(f"{name}: netlink sends", few["netlink sends"], "", MOST_SENDS),
+            Target(f"{name}: netlink sends, {MANY} present less {FEW}", growth, "", 0),
+        ]
+    return targets
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        _connect(int(sys.argv[1]))
+        what, number = sys.argv[1], int(sys.argv[2])
+        _connect(number) if what == "connect" else _add(number, what)
     else:
         print(table(measure()))
