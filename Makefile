@@ -18,7 +18,7 @@ check: setup ## style and types
 	.venv/bin/mypy
 
 test: check ## check, then all tests and scenarios
-	.venv/bin/pytest -n 4 # on two cores too: a good part of the time they wait for what must not come
+	.venv/bin/pytest -n 4 --dist worksteal # on two cores too: a good part of the time they wait for what must not come
 
 man: setup ## manual pages into build/man, of what --help is made of
 	@.venv/bin/python -c 'from netkit.cli import cli, man; print(*man.write(cli, "build/man"))'

@@ -133,7 +133,7 @@ def test_a_call_is_answered_with_its_exit_code_and_what_to_print(served: Served)
 def test_a_worker_and_its_engine_are_kept_from_call_to_call(served: Served) -> None:
     for _ in range(20):
         served.ask(b"x")
-    # another is made when all have answered and yet to note it down, which a busy machine is slow at
+    # another is made when all have answered and yet to note it down: on a busy machine, a few
     assert served.made <= 5
     assert len({thread for _, _, thread in served.calls}) == served.made
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 FEATURES, LIMITS = ROOT / "docs" / "features.md", ROOT / "docs" / "limits.md"
 NOT_DONE = "## Rows not done"
 # the feature table's groups, and how many rows each has; of H the links
-ROWS = {"A": 23, "B": 28, "C": 23, "D": 27, "E": 15, "F": 11, "H": 4}
+ROWS = {"A": 23, "B": 28, "C": 23, "D": 27, "E": 15, "F": 11, "H": 4, "I": 25}
 IDS = [f"{group}{n}" for group, count in ROWS.items() for n in range(1, count + 1)]
 
 
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 def rows(text: str) -> list[list[str]]:
     """The cells of those rows of tables that begin with a row's id."""
-    return [pages.cells(line) for line in text.splitlines() if re.match(r"\| [A-H]\d+ \|", line)]
+    return [pages.cells(line) for line in text.splitlines() if re.match(r"\| [A-I]\d+ \|", line)]
 
 
 def not_done() -> str:
