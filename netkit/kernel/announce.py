@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from _thread import start_new_thread
+import threading
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
@@ -57,8 +57,9 @@ def send(dev: str, announcements: Iterable[bytes]) -> None:
             sock.sendto(frame, (dev, struct.unpack_from(">H", frame, 12)[0]))
     finally:
         # the kernel takes 16 ms to close a packet socket (it waits for RCU): nobody waits with it,
-        # nor, as for a threading.Thread, until it has begun
-        start_new_thread(sock.close, ())
+        # but not a daemon, nor a bare thread: one that comes back while the interpreter is being
+        # taken down crashes it
+        threading.Thread(target=sock.close, name="announce").start()
 
 
 def _arp(mac: bytes, address: bytes) -> bytes:

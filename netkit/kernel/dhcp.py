@@ -86,7 +86,7 @@ class Port:
 
     def close(self) -> None:
         # the kernel takes 16 ms to close a packet socket (it waits for RCU); nobody waits with it
-        threading.Thread(target=self._sock.close, name="dhcp", daemon=True).start()
+        threading.Thread(target=self._sock.close, name="dhcp").start()
 
 
 def _open(ifname: str, up: bool) -> socket.socket:

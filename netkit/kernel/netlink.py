@@ -451,7 +451,7 @@ class Netlink(Shaping):
             finally:
                 done.set()
 
-        threading.Thread(target=delete, name=f"delete {name}", daemon=True).start()
+        threading.Thread(target=delete, name=f"delete {name}").start()
         while not done.wait(_LOOK_S):
             with suppress(OSError):
                 if self.index(name) == index:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,3 +116,28 @@ def test_nobody_waits_for_the_socket_to_close(kernel: Kernel) -> None:
         took.append(time.perf_counter() - start)
     assert sorted(took)[10] < 0.008
     assert until(lambda: not packet_sockets())
+
+
+def test_the_end_of_a_program_waits_for_the_socket_to_be_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bare or a daemon thread that comes back from the kernel by then crashes the interpreter."""
+    closing, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def sendto(self, frame: bytes, to: object) -> None: ...
+
+        def close(self) -> None:
+            closing.set()
+            go_on.wait(5)
+
+    monkeypatch.setattr(socket, "socket", lambda *_: Slow())
+    before = threading.enumerate()
+    announce.send("eth0", [])
+    try:
+        assert closing.wait(5)
+        (closer,) = (each for each in threading.enumerate() if each not in before)
+        assert not closer.daemon
+    finally:
+        go_on.set()
+    closer.join(5)
