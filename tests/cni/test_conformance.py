@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -92,7 +91,7 @@ def test_the_codes_on_the_page_are_the_codes() -> None:
         if re.match(r"\| \d", line)
     }
     assert told == {"1-8", "11", "50", *map(str, (CONFLICT, DRIFT, REFUSED)), "999"}
-    assert json.dumps(sorted(map(int, Code)))
+    assert {*range(1, 9), 11, 50, 999} <= {*map(int, Code)}
 
 
 def test_each_known_fault_has_a_test_of_that_name() -> None:
