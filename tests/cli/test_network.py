@@ -149,8 +149,8 @@ def test_ls_has_dockers_formats(two: tuple[str, str]) -> None:
         (["dangling=true"], "blue"),
         (["dangling=0"], "red host none"),
         (["dangling=1", "driver=bridge"], "blue"),
-        (["id=25ec"], "host"),
-        (["id=ff", "name=red"], ""),
+        (["id=25ec1b743737"], "host"),
+        (["id=25ec1b743737", "name=red"], ""),
     ],
 )
 def test_ls_filters_as_docker_does(two: tuple[str, str], filters: list[str], expected: str) -> None:
