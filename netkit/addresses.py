@@ -50,6 +50,7 @@ else:
             _any.register(_kind)
 
 VERSIONS = (4, 6)
+_BROADCAST = IPv4Address("255.255.255.255")
 WILDCARDS: dict[int, Address] = {4: IPv4Address("0.0.0.0"), 6: IPv6Address("::")}
 _READERS: dict[Any, Callable[[str], Any]] = {
     Address: ip_address,
@@ -190,3 +191,8 @@ def link_local(mac: str) -> IPv6Address:
     octets = bytes.fromhex(mac.replace(":", ""))
     eui = bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
     return IPv6Address(b"\xfe\x80" + bytes(6) + eui)
+
+
+def is_nobodys(ip: Address) -> bool:
+    """Whether no interface can have it: it means many at once."""
+    return ip.is_multicast or ip == _BROADCAST
