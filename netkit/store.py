@@ -23,9 +23,9 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -57,7 +57,8 @@ R = TypeVar(
     AttachmentRecord,
 )
 
-_VERSION = 2  # of 1, the tables of leases and claims were made when first wanted
+_VERSION = 3  # of 1, the tables of leases and claims were made when first wanted
+UPGRADED = "upgraded"  # the host's record that the kernel has yet to follow (netkit.upgrade)
 _WAIT_S = 5.0
 _LOCKED_WAIT_S = 60.0
 _CLOSE_WAIT_S = 1.0
@@ -79,6 +80,30 @@ CREATE TABLE stand (
 ) WITHOUT ROWID;
 CREATE INDEX stand_attachment ON stand (attachment);
 """
+_SINCE_3 = """
+CREATE TABLE journal (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, action TEXT NOT NULL,
+    kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, attributes TEXT NOT NULL
+);
+CREATE INDEX journal_id ON journal (id);
+"""
+_JOURNAL_ROWS = 10_000  # kept at least; who has fallen behind further reads all records anew
+_JOURNAL_SLACK = 1_000  # rows more, so that old ones are not removed one by one
+
+
+class Entry(NamedTuple):
+    """Something that happened: *action* (create, connect, die …) to the record *kind* and *id*.
+
+    `seq` grows, and is never used twice; `time` is in seconds since 1970.
+    """
+
+    seq: int
+    time: float
+    action: str
+    kind: str
+    id: str
+    name: str
+    attributes: dict[str, str]
 
 
 class SqliteStore:
@@ -88,6 +113,33 @@ class SqliteStore:
         self.state_dir = state_dir
         self.run_dir = run_dir
         self._open: tuple[sqlite3.Connection, int] | None = None
+
+    @classmethod
+    def onlooker(cls, state_dir: str) -> SqliteStore:
+        """A store that is only read, by one process for as long as it lives: all it needs is open
+        when this returns, and it may give up the right to open anything.
+
+        The index of the log, which all processes share, it may write only if there was none: then
+        it has to make it.
+        """
+        from urllib.parse import quote
+
+        store = cls(state_dir, "")
+        uri = f"file:{quote(store._path)}?mode=ro"
+        try:
+            try:
+                connection = _onlooking(f"{uri}&readonly_shm=1")
+            except sqlite3.OperationalError:
+                connection = _onlooking(uri)
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(state_dir, error) from error
+        store._open = connection, -1
+        return store
+
+    def changed(self) -> int:
+        """A number that is another once somebody else has committed anything."""
+        number: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return number
 
     def close(self) -> None:
         if self._open is not None:
@@ -164,12 +216,21 @@ class SqliteStore:
             )
         if found < _VERSION:
             from ipam import SqliteLeases  # lazily: it is done once
-            from netkit import ports
+            from netkit import namesakes, ports
 
             connection.execute("BEGIN")
-            for statement in (_SCHEMA * (found == 0) + _SINCE_2).split(";"):
+            schema = _SCHEMA * (found == 0) + _SINCE_2 * (found < 2) + _SINCE_3
+            for statement in schema.split(";"):
                 connection.execute(statement)
+            if found:  # what there is was made before the journal began: it has no entry 1
+                connection.execute("INSERT INTO sqlite_sequence VALUES ('journal', 1)")
+                left = HostRecord(id=UPGRADED, maker="0:0")  # no process has this number
+                row = (left.kind, left.id, left.maker, model.encode(left))
+                connection.execute(
+                    "INSERT INTO record (kind, id, maker, body) VALUES (?,?,?,?)", row
+                )
             ports.create(connection)
+            namesakes.create(connection)
             SqliteLeases(connection)
             connection.execute(f"PRAGMA user_version={_VERSION}")
             connection.execute("COMMIT")
@@ -335,6 +396,12 @@ class SqliteStore:
         rows = self._rows("kind=? AND id=?", kind.kind, id) if self.exists() else []
         return _record(kind, rows[0]) if rows else None
 
+    def name_of(self, kind: str, id: str) -> str:
+        """What a record is called; empty if it is gone, or nameless."""
+        sql = "SELECT name FROM record WHERE kind=? AND id=?"
+        row = self.connection.execute(sql, (kind, id)).fetchone()
+        return (row and row[0]) or ""
+
     def get(self, kind: type[R], name: str) -> R:
         found = self.find(kind, name)
         if found is None:
@@ -342,9 +409,16 @@ class SqliteStore:
         return found
 
     def all(
-        self, kind: type[R], *, network: str | None = None, sandbox: str | None = None
+        self,
+        kind: type[R],
+        *,
+        network: str | None = None,
+        sandbox: str | None = None,
+        mentioning: str | None = None,
     ) -> list[R]:
-        """Every record of a kind, oldest first, perhaps of one network or sandbox only."""
+        """Every record of a kind, oldest first, perhaps of one network or sandbox only; or those
+        *mentioning* a text, as their JSON has it.
+        """
         if not self.exists():
             return []
         wheres, values = ["kind=?"], [kind.kind]
@@ -352,8 +426,79 @@ class SqliteStore:
             if value is not None:
                 wheres.append(f"{column}=?")
                 values.append(value)
+        if mentioning is not None:
+            wheres.append("instr(body, ?)")
+            values.append(mentioning)
         records = [_record(kind, row) for row in self._rows(" AND ".join(wheres), *values)]
         return sorted(records, key=lambda record: (record.created, record.id))
+
+    # -- the journal: what happened, in the transaction it happened in
+
+    def note(
+        self, action: str, kind: str, id: str, name: str, attributes: Mapping[str, str]
+    ) -> None:
+        """Write down what happens in this transaction; the oldest are forgotten in time."""
+        row = (time.time(), action, kind, id, name, model.encode(attributes))
+        seq = self.connection.execute(
+            "INSERT INTO journal (time, action, kind, id, name, attributes) VALUES (?,?,?,?,?,?)",
+            row,
+        ).lastrowid
+        assert seq is not None
+        if seq % _JOURNAL_SLACK == 0:
+            self.connection.execute("DELETE FROM journal WHERE seq<=?", (seq - _JOURNAL_ROWS,))
+
+    def journal(self, after: int = 0) -> list[Entry]:
+        """What happened since the entry *after*, oldest first, as far as it is remembered."""
+        if not self.exists():
+            return []
+        with _sqlite_errors(self.state_dir):
+            rows = self.connection.execute(
+                "SELECT * FROM journal WHERE seq>? ORDER BY seq", (after,)
+            ).fetchall()
+        return [Entry(*row[:-1], model.decode(row[-1], dict[str, str])) for row in rows]  # type: ignore[call-arg]  # of rows nothing is known
+
+    def journal_end(self) -> int:
+        """The number of the latest entry; 0: nothing has happened yet."""
+        if not self.exists():
+            return 0
+        with _sqlite_errors(self.state_dir):
+            (end,) = self.connection.execute("SELECT max(seq) FROM journal").fetchone()
+        return end or 0
+
+    def last_noted(self, id: str, actions: Sequence[str], since: float) -> str | None:
+        """Which of *actions* happened last to *id*, since *since*. None: none did. Where the
+        journal does not reach back so far, the first of them is taken to have happened.
+        """
+        marks = ",".join("?" * len(actions))
+        row = self.connection.execute(
+            f"SELECT action FROM journal WHERE id=? AND action IN ({marks}) "
+            "ORDER BY seq DESC LIMIT 1",
+            (id, *actions),
+        ).fetchone()
+        if row is not None:
+            return str(row[0])
+        first, began = self.connection.execute(
+            "SELECT coalesce(min(seq), (SELECT seq + 1 FROM sqlite_sequence), 1), min(time) "
+            "FROM journal"
+        ).fetchone()
+        reaches_back = first == 1 or (began is not None and began <= since)
+        return None if reaches_back else actions[0]
+
+    def await_writers(self) -> None:
+        """Return once those who are writing now have done so: their log grows before the commit."""
+        _, lock = self._opened()
+
+        def take(wait: bool) -> None:
+            fcntl.flock(lock, fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB))
+
+        with suppress(Busy):
+            _wait_for(take, self._path, _WAIT_S)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def newest(self) -> int:
+        """The number of the last entry; 0: there has been none."""
+        row = self.connection.execute("SELECT max(seq) FROM journal").fetchone()
+        return row[0] or 0
 
     def standing(self, plans: Collection[str], epoch: str) -> bool:
         """Whether these shared plans are all there, and nobody is in the midst of one."""
@@ -418,6 +563,14 @@ class SqliteStore:
             return self.connection.execute(sql, values).fetchall()
 
 
+def members(network: str) -> str:
+    """The lock of who is on a network: whoever holds it, nobody begins to leave. It is taken last.
+
+    Its byte is beside the network's own.
+    """
+    return f"{int(network[:15], 16) ^ 1:015x}"
+
+
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOUNS = {"network": "network", "sandbox": "container", "endpoint": "endpoint", "host": "level"}
 _NOUNS |= {"link": "link", "end": "end of a link", "change": "change"}
@@ -461,6 +614,16 @@ def private_directory(path: str) -> None:
             f"(mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid})",
             hint=f"chown {os.geteuid()} {path} && chmod 0700 {path}",
         )
+
+
+def _onlooking(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)
+    try:
+        connection.execute("SELECT 1 FROM record LIMIT 1").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _unusable(path: str, error: Exception) -> KernelRefused:
