@@ -11,7 +11,7 @@ Source   resolv.conf(5); Docker for what is inherited, overridden and fallen bac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from netkit.naming import validate_domain
 FALLBACK_V4 = ("8.8.8.8", "8.8.4.4")
 FALLBACK_V6 = ("2001:4860:4860::8888",)  # Docker's second would be a fourth, which is never asked
 MAX_NAMESERVERS = 3
+_FALLBACK = "FALLBACK"
 
 # systemd-resolved: 53 is the stub, 54 the same as a plain proxy
 _STUBS = frozenset({"127.0.0.53", "127.0.0.54"})
@@ -76,13 +77,29 @@ def for_sandbox(
     options: Iterable[str] = (),
     ipv6: bool = False,
     internal: bool = False,
+    served_at: Sequence[str] = (),
+    listed: bool = False,
 ) -> ResolvConf:
-    """The sandbox's resolv.conf: the host's, each part overridden by what was given for it."""
+    """The sandbox's resolv.conf: the host's, each part overridden by what was given for it.
+
+    *served_at*: where netkit serves the names of containers. It asks *dns*, or the host's servers,
+    about all others; and containers' names being short, no search domain is tried before them.
+    *listed*: *dns* stand behind it all the same, as Docker has them on its default network.
+    """
     host = parse(host_text)
     notes: list[str] = []
     fallback = False
     nameservers = tuple(validate_nameserver(each) for each in dns)
-    if not nameservers and internal:
+    given_options = tuple(validate_option(each) for each in options)
+    inherited = host.options
+    if served_at:
+        asked = () if internal else nameservers or host.nameservers
+        notes.append(f"netkit serves containers' names; about others it asks {_listed(asked)}")
+        # of which each knows all the others do
+        served = tuple(map(validate_nameserver, served_at))
+        nameservers = (*served, *nameservers * listed)[:MAX_NAMESERVERS]
+        inherited = tuple(each for each in host.options if not _is_ndots(each))
+    elif not nameservers and internal:
         notes.append("internal network: the host's nameservers are not inherited")
     elif not nameservers:
         nameservers = tuple(each for each in host.nameservers if _reaches(each, ipv6))
@@ -91,7 +108,8 @@ def for_sandbox(
         if not nameservers:
             fallback = True
             nameservers = FALLBACK_V4 + FALLBACK_V6 * ipv6
-            notes.append("FALLBACK: the host names no nameserver reachable from here; set --dns")
+            why = "the host names no nameserver reachable from here; set --dns"
+            notes.append(f"{_FALLBACK}: {why}")
     nameservers = tuple(dict.fromkeys(nameservers))
     if beyond := nameservers[MAX_NAMESERVERS:]:
         notes.append(f"left out, only {MAX_NAMESERVERS} are ever asked: {' '.join(beyond)}")
@@ -102,9 +120,11 @@ def for_sandbox(
     unique: dict[str, str] = {}
     for each in domains:
         unique.setdefault(each.lower(), each)  # names compare without case
-    choices = tuple(validate_option(each) for each in options) or host.options
+    choices = given_options or inherited
     if bad := [each for each in choices if not _ndots_holds(each)]:
         notes.append(f"left out, ndots is a number: {' '.join(bad)}")
+    if served_at and not any(_is_ndots(each) for each in choices if each not in bad):
+        choices = (*choices, "ndots:0")
     return ResolvConf(
         nameservers[:MAX_NAMESERVERS],
         tuple(unique.values()),
@@ -113,6 +133,11 @@ def for_sandbox(
         fallback,
         tuple(notes),
     )
+
+
+def is_fallback(text: str) -> bool:
+    """Whether a file that `render` wrote names servers nobody chose."""
+    return f"# {_FALLBACK}: " in text
 
 
 def only_stub(conf: ResolvConf) -> bool:
@@ -185,6 +210,13 @@ def _reaches(nameserver: str, ipv6: bool) -> bool:
     return not (ip.is_loopback or ip.is_unspecified)
 
 
+def _is_ndots(option: str) -> bool:
+    return option.partition(":")[0] == "ndots"
+
+
 def _ndots_holds(option: str) -> bool:
-    name, _, value = option.partition(":")
-    return name != "ndots" or value.isdecimal()
+    return not _is_ndots(option) or option.partition(":")[2].isdecimal()
+
+
+def _listed(servers: Iterable[str]) -> str:
+    return " ".join(servers) or "nobody"

@@ -276,3 +276,73 @@ def test_the_file_reads_as_people_write_it() -> None:
         "search corp.example lab.example\n"
         "options ndots:2 timeout:3 rotate\n"
     )
+
+
+# -- where netkit serves the names of containers
+
+SERVED = ["10.88.0.1", "fd00:88::1"]
+
+
+def test_where_netkit_serves_names_it_is_asked_and_the_file_tells_whom_it_asks() -> None:
+    assert render(for_sandbox(HOST, served_at=SERVED)) == (
+        "# netkit serves containers' names; about others it asks "
+        "10.0.0.53 127.0.0.53 2620:fe::fe\n"
+        "nameserver 10.88.0.1\n"
+        "nameserver fd00:88::1\n"
+        "search corp.example lab.example\n"
+        "options timeout:3 rotate ndots:0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "internal", "asked"),
+    [
+        ((), False, "10.0.0.53 127.0.0.53 2620:fe::fe"),
+        (("9.9.9.9",), False, "9.9.9.9"),
+        ((), True, "nobody"),
+        (("9.9.9.9",), True, "nobody"),  # it would have to be asked from the host
+    ],
+)
+def test_it_asks_whom_was_given_or_the_hosts_and_from_an_internal_network_nobody(
+    given: tuple[str, ...], internal: bool, asked: str
+) -> None:
+    conf = for_sandbox(HOST, dns=given, internal=internal, served_at=SERVED)
+    assert conf.nameservers == tuple(SERVED)
+    assert conf.notes == (f"netkit serves containers' names; about others it asks {asked}",)
+
+
+@pytest.mark.parametrize("text", ["", "nameserver 127.0.0.1\n"])
+def test_nobody_is_made_up_where_netkit_is_asked(text: str) -> None:
+    """The host's own loopback is within netkit's reach; and a host without servers has none."""
+    assert not for_sandbox(text, served_at=SERVED).fallback
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ((), "ndots:0"),
+        (("ndots:3",), "ndots:3"),
+        (("rotate",), "ndots:0"),
+        (("ndots:x",), "ndots:0"),
+    ],
+)
+def test_short_names_are_looked_up_as_they_are_unless_ndots_is_given(
+    options: tuple[str, ...], wanted: str
+) -> None:
+    """What the host has is about its own names."""
+    found = for_sandbox(HOST, options=options, served_at=SERVED).options
+    assert [each for each in found if each.startswith("ndots")] == [wanted]
+
+
+def test_of_many_places_three_are_written() -> None:
+    conf = for_sandbox(HOST, served_at=[f"10.88.{n}.1" for n in range(5)])
+    assert conf.nameservers == ("10.88.0.1", "10.88.1.1", "10.88.2.1")
+    assert len(conf.notes) == 1  # nothing is missed: each knows what the others do
+
+
+@pytest.mark.parametrize(
+    ("text", "fallback"),
+    [("nameserver 127.0.0.1\n", True), ("nameserver 9.9.9.9\n", False), ("# FALLBACK:\n", True)],
+)
+def test_a_file_tells_whether_nobody_chose_its_servers(text: str, fallback: bool) -> None:
+    assert resolvconf.is_fallback(render(for_sandbox(text))) is fallback
