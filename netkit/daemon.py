@@ -34,7 +34,9 @@ from pkgutil import iter_modules
 from selectors import EVENT_READ, DefaultSelector
 from typing import NamedTuple, NoReturn
 
-from netkit import config, naming, wire
+from netkit import background as starting
+from netkit import config, following, nameservice, naming, watch, wire
+from netkit.addresses import Address
 from netkit.engine import RUN_DIR, Engine
 from netkit.errors import Conflict, KernelRefused, NetkitError, printable
 from netkit.kernel import process
@@ -45,6 +47,7 @@ IDLE_S = 300.0  # of one that was started in the background
 _WORKERS = 16
 _TURN_S = 0.0005  # of a thread while others wait: a call of a few ms asks the kernel often
 _FRAME_S = 5.0  # for a client to say what it wants, and to take the answer
+_LOOK_AROUND_S = 10.0  # for others, in a network that is not the host's
 _STOP_S = 10.0  # for what is under way to end
 _MOST_READING = 512  # clients that have not said what they want: the newest
 _MOST_WAITING = 128  # requests; all others do it themselves
@@ -89,7 +92,8 @@ class _Client:
 
 
 class Server:
-    """Serves the clients of *listener* until it is told to stop, or nobody has come for *idle_s*.
+    """Serves the clients of *listener* until it is told to stop, or nobody has come for *idle_s*
+    while it was not *busy* with anything else.
 
     *make* gives each worker what serves its calls. `run` is for the main thread.
     """
@@ -100,10 +104,12 @@ class Server:
         make: Callable[[], AbstractContextManager[Serve]],
         *,
         idle_s: float | None = None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._listener = listener
         self._make = make
         self._idle_s = idle_s
+        self._busy = busy
         self._identity = _identity()
         self._code = _code()
         self._stopping = False
@@ -153,7 +159,12 @@ class Server:
             return False
         with self._changed:
             busy = self._waiting or self._under_way
-            return not busy and time.monotonic() >= self._last + self._idle_s
+            if busy or time.monotonic() < self._last + self._idle_s:
+                return False
+        if self._busy():
+            self._last = time.monotonic()  # to be asked again in as long a time
+            return False
+        return True
 
     # -- requests
 
@@ -452,24 +463,33 @@ def background(lock: int) -> NoReturn:
 
 
 def _run(idle_s: float | None, kind: str, lock: int | None = None) -> None:
-    given = _passed()
+    calls, questions = _passed()
     private_directory(_run_dir())
     lock = _only_one(lock)
-    _warm_up()
     path = f"{_run_dir()}/{wire.SOCKET}"
-    listener = _listen(path) if given is None else given
-    server = Server(listener, plugins, idle_s=idle_s)
+    listener = calls or _listen(path)
+    keeper = _names(questions or nameservice.listen(_run_dir()))
+    _warm_up()
+    follower = following.Follower(log)
+    follower.start()
+    watch.Watch(log, burier).start()
+    server = Server(
+        listener, plugins, idle_s=idle_s, busy=lambda: keeper.busy or follower.is_needed()
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     os.ftruncate(lock, 0)
     os.pwrite(lock, "{} {} {}\n".format(*process.me(), kind).encode(), 0)
     _notify(b"READY=1")
     log(f"serves calls at {path}")
+    if kind == "background" and not starting.is_host():
+        threading.Thread(target=_end_with_the_last, args=(server,), daemon=True).start()
     server.run()
     _notify(b"STOPPING=1")
-    if given is None:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+    for given, at in ((calls, path), (questions, f"{_run_dir()}/{nameservice.SOCKET}")):
+        if given is None:
+            with suppress(FileNotFoundError):
+                os.unlink(at)
     os.ftruncate(lock, 0)
     sys.stderr.flush()
     os._exit(0)  # a worker that is late is not waited for: it is as if killed
@@ -504,22 +524,88 @@ def _only_one(lock: int | None) -> int:
             time.sleep(0.02)
 
 
-def _passed() -> socket.socket | None:
-    """The socket systemd listens at for us."""
+def _names(listener: socket.socket) -> nameservice.Keeper:
+    """Who has names served, in a thread of his own."""
+    state_dir, _ = config.directories(config.load().config)
+    keeper = nameservice.Keeper(listener, state_dir, log, _learner())
+    threading.Thread(target=keeper.run, name="names", daemon=True).start()
+    return keeper
+
+
+def _learner() -> nameservice.Learnt:
+    """Lets packets through to what a container is about to be told; with an engine of its own."""
+    from netkit import permissions
+
+    engine: Engine | None = None
+    known: object = None
+
+    def learnt(sandbox: str, name: str, found: Sequence[tuple[Address, int]]) -> None:
+        nonlocal engine, known
+        if engine is not None and _files(engine) != known:
+            engine.close()
+            engine = None
+        if engine is None:
+            engine = Engine()
+            known = _files(engine)
+        permissions.learnt(engine, sandbox, name, found)
+
+    return learnt
+
+
+def burier() -> Engine:
+    """An engine for who undoes what CNI plugins made, too."""
+    from cni import delegate
+
+    engine = Engine()
+    engine.changes.call = delegate.release
+    return engine
+
+
+def _is_alone() -> bool:
+    """Whether nobody but us is left in this network, nor in that of anything connected to it."""
+    engine = Engine()
+    try:
+        places = {ep.netns for ep in engine.endpoints() if ep.netns and os.path.exists(ep.netns)}
+    finally:
+        engine.close()
+    ours = os.getsid(0)
+    for each in process.residents("/proc/self/ns/net", *places):
+        with suppress(ProcessLookupError):
+            if os.getsid(each.pid) != ours:
+                return False
+    return True
+
+
+def _end_with_the_last(server: Server) -> None:
+    """A network that is not the host's is nobody's once all others have left."""
+    while True:
+        time.sleep(_LOOK_AROUND_S)
+        with suppress(NetkitError, OSError):
+            if _is_alone():
+                log("everybody has left this network")
+                server.stop()
+
+
+def _passed() -> tuple[socket.socket | None, socket.socket | None]:
+    """The sockets systemd listens at for us: for calls, and for names."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return None
+        return None, None
     number = os.environ.get("LISTEN_FDS", "")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
-    sock = socket.socket(fileno=_FIRST_FD)
-    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if number != "1" or sock.family != socket.AF_UNIX or not listens:
-        raise KernelRefused(
-            f"systemd passed {number} sockets, not one that listens at a path",
-            hint="netkitd.socket as it is shipped has one ListenStream=",
-        )
-    sock.set_inheritable(False)
-    return sock
+    found: dict[int, socket.socket] = {}
+    for fd in range(_FIRST_FD, _FIRST_FD + int(number)):
+        sock = socket.socket(fileno=fd)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if sock.family != socket.AF_UNIX or not listens or sock.type in found:
+            raise KernelRefused(
+                f"systemd passed {number} sockets, not one for calls and one for names",
+                hint="netkitd.socket as it is shipped has one ListenStream= and one "
+                "ListenSequentialPacket=",
+            )
+        sock.set_inheritable(False)
+        found[sock.type] = sock
+    return found.get(socket.SOCK_STREAM), found.get(socket.SOCK_SEQPACKET)
 
 
 def _listen(path: str) -> socket.socket:

@@ -24,7 +24,7 @@ from netkit.changes import maker_lives
 from netkit.daemon import Server
 from netkit.engine import Engine
 from netkit.kernel import netns
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host, until
 
 _BOUND_S = 10.0
@@ -432,6 +432,40 @@ def test_a_worker_is_alive_to_others_for_as_long_as_it_works(host: Host) -> None
         thread.join(_BOUND_S)
     assert until(lambda: not any(maker_lives(maker) for maker in makers))
     assert maker_lives(mine)
+
+
+_MEET = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from netkit import model, specs
+from cni import all_in_one, spec
+records = [
+    model.EndpointRecord(id="1", network="n", sandbox="s", ifname="e", request=specs.Request()),
+    model.ChangeRecord(id="1", network="n"),
+    model.SandboxRecord(id="1", name="x", sort="named", netns=None),
+    model.NetworkRecord(id="1", name="x", driver="d"),
+]
+texts = [(model.encode(record), type(record)) for record in records]
+ready = threading.Barrier(8)
+def meet(first):
+    ready.wait()
+    for number in range(4):
+        text, kind = texts[(first + number) % 4]
+        for _ in range(50):
+            model.decode(text, kind)
+            spec.options({"runtimeConfig": {}}, all_in_one.Conf)
+threads = [threading.Thread(target=meet, args=(number,)) for number in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_threads_may_meet_a_kind_of_record_for_the_first_time_at_once() -> None:
+    """msgspec shows what it learns of a type before that is whole: half of these crashed."""
+    env = {**os.environ, "PYTHONPATH": f"{_ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", _MEET], env=env, timeout=_BOUND_S)
+        assert done.returncode == 0
 
 
 def test_a_network_that_another_worker_is_making_is_waited_for(

@@ -1,9 +1,11 @@
 """A proxy: from ports of the host to a container, for what address translation cannot do.
 
     python3 -m netkit.kernel.proxy LOCK DEV tcp/[::1]:8080=172.25.0.2:80 …
+    python3 -m netkit.kernel.proxy --drop LOCK tcp/[::1]:8080=172.25.0.2:80 …
 
 Shapes   a port is PROTOCOL/ADDRESS[%DEVICE]:FIRST[-LAST]=TARGET:FIRST. LOCK is a file, or `fd:N` an
-         open one, that stays locked while this process lives and holds its pid and start time
+         open one, that stays locked while this process lives and holds its pid and start time.
+         By that file it is found, too, to be given more ports, or told to `drop` some
 Units    seconds, bytes
 Errors   before it is ready: one line, errno and reason, on stdout. Afterwards nobody listens: a
          connection that fails is reset, a datagram that cannot be sent is lost
@@ -11,7 +13,11 @@ Source   Docker's docker-proxy: half-closed connections, 90 s for a silent UDP c
 
 A program of its own: it imports the standard library only, starts as `python -IS` in 20 ms, binds,
 gives up every privilege, forks itself free of whoever started it, and ends once the interface DEV
-is gone. What it passes on bears the host's address: the container does not see who the client is.
+is gone, or its last port. What it passes on bears the host's address: the container does not see
+who the client is.
+
+It has no right to bind to ports any more when it is given others: it gets them bound (`give`), from
+whoever is the user it was started by, and nobody else. Connections of its other ports go on.
 """
 
 from __future__ import annotations
@@ -28,8 +34,8 @@ import struct
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 IDLE_S = 90.0
@@ -42,12 +48,18 @@ _PAUSE_S = 0.5
 _NOBODY = 65534
 _IP_PKTINFO = 8
 _RTMGRP_LINK = 1
+_PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
+_LINES = 1 << 15  # of a request to a process that serves
+_SOCKETS_A_REQUEST = 200  # less than SCM_MAX_FD
+_TOLD_S = 2.0
+_PEER = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 End = tuple[str, int]
+Key = tuple[str, str, str, int]  # of one port: protocol, address, device, number
 
 
 class Port(NamedTuple):
@@ -85,17 +97,28 @@ class Port(NamedTuple):
         where = f"{_bracketed(self.address)}{device}:{span}"
         return f"{self.protocol}/{where}={_bracketed(self.target)}:{self.target_first}"
 
-    def listen(self) -> list[tuple[socket.socket, End]]:
-        """A bound socket for each port, and where it leads; on an error none."""
-        made: list[tuple[socket.socket, End]] = []
+    def each(self) -> Iterator[tuple[Key, End]]:
+        """Each port by itself, and where it leads."""
+        for number in range(self.first, self.last + 1):
+            key = self.protocol, self.address, self.device, number
+            yield key, (self.target, self.target_first + number - self.first)
+
+    def parts(self) -> Iterator[Port]:
+        """The same in parts that one request can tell of."""
+        for first in range(self.first, self.last + 1, _SOCKETS_A_REQUEST):
+            last = min(self.last, first + _SOCKETS_A_REQUEST - 1)
+            target = self.target_first + first - self.first
+            yield self._replace(first=first, last=last, target_first=target)
+
+    def listen(self) -> list[socket.socket]:
+        """A bound socket for each port; on an error none."""
+        made: list[socket.socket] = []
         try:
             for number in range(self.first, self.last + 1):
-                sock = socket.socket(_family(self.address), _KINDS[self.protocol])
-                made.append((sock, (self.target, self.target_first + number - self.first)))
-                self._bind(sock, number)
+                made.append(socket.socket(_family(self.address), _KINDS[self.protocol]))
+                self._bind(made[-1], number)
         except BaseException:
-            for sock, _ in made:
-                sock.close()
+            _close(made)
             raise
         return made
 
@@ -124,6 +147,11 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def _close(socks: Iterable[socket.socket]) -> None:
+    for sock in socks:
+        sock.close()
+
+
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
@@ -135,22 +163,25 @@ class Proxy:
         self.clock = clock
         self.flows: OrderedDict[object, Flow] = OrderedDict()  # the silent first
         self.connections = 0
+        self.ports: dict[Key, Listener | Datagrams] = {}
+        self.paused = False
         self._selector = selectors.DefaultSelector()
-        self._listeners: list[tuple[socket.socket, End]] = []
-        self._paused = False
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = max(1, (limit - MOST_CLIENTS) // 3)  # two sockets each, and room for UDP's
+        self.most = max(1, (limit - MOST_CLIENTS) // 3)  # two sockets each, and room for UDP's
 
-    def serve(self, port: Port) -> None:
-        for sock, target in port.listen():
-            if port.protocol == "udp":
-                self.look(sock, selectors.EVENT_READ, Datagrams(self, sock, target).receive)
+    def serve(self, port: Port, socks: Sequence[socket.socket] | None = None) -> None:
+        """Pass on what comes in by a port, at sockets that are bound already, or are bound now."""
+        for (key, target), sock in zip(port.each(), socks or port.listen(), strict=True):
+            if key in self.ports:  # it was told so before, by somebody who did not live to know it
+                sock.close()
             else:
-                self._listeners.append((sock, target))
-                self._listen(sock, target)
+                self.ports[key] = _SERVED[port.protocol](self, sock, target)
 
-    def _listen(self, sock: socket.socket, target: End) -> None:
-        self.look(sock, selectors.EVENT_READ, lambda: self._accept(sock, target))
+    def drop(self, port: Port) -> None:
+        """Serve a port no longer: its connections end, those of others go on."""
+        for key, _ in port.each():
+            if (served := self.ports.pop(key, None)) is not None:
+                served.close()
 
     def look(self, sock: socket.socket, events: int, call: Callable[[], None]) -> None:
         """Call *call* when there are *events* at a socket; 0: do not."""
@@ -164,13 +195,13 @@ class Proxy:
             self._selector.register(sock, events, call)
 
     def run(self, lives: Callable[[], bool] = lambda: True) -> None:
-        while lives():
+        while self.ports and lives():
             self.turn()
 
     def turn(self, most_s: float | None = None) -> None:
         """Wait for something to happen, *most_s* at most, and see to it."""
         waits = [most_s] if most_s is not None else []
-        paused = self._paused
+        paused = self.paused
         if paused:
             waits.append(_PAUSE_S)
         if self.flows:
@@ -179,34 +210,19 @@ class Proxy:
         for key, _ in self._selector.select(min(waits, default=None)):
             if key.fd in self._selector.get_map():  # else it was closed on another's account
                 key.data()
-        if paused and self.connections < self._most:
-            self._paused = False
-            for sock, target in self._listeners:
-                self._listen(sock, target)
+        if paused and self.connections < self.most:
+            self.listen()
         while self.flows and (oldest := next(iter(self.flows.values()))).last + IDLE_S <= (
             self.clock()
         ):
             oldest.close()
 
-    def _accept(self, listener: socket.socket, target: End) -> None:
-        for _ in range(_ROUNDS):
-            try:
-                if self.connections >= self._most:
-                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-                client, _ = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _FULL:  # clients wait in the kernel's queue until others are done
-                    self._paused = True
-                    for sock, _ in self._listeners:
-                        self.look(sock, 0, _nothing)
-                    return
-                continue  # that client has gone already
-            try:
-                Connection(self, client, target)
-            except OSError:
-                _reset(client)
+    def listen(self, on: bool = True) -> None:
+        """Look at the ports of TCP; or let clients wait, in the kernel's queue."""
+        self.paused = not on
+        for served in self.ports.values():
+            if isinstance(served, Listener):
+                self.look(served.sock, selectors.EVENT_READ if on else 0, served.accept)
 
 
 def _nothing() -> None: ...
@@ -219,6 +235,41 @@ def _reset(sock: socket.socket) -> None:
 
 
 # -- TCP
+
+
+class Listener:
+    """A port of TCP, and the connections made to it."""
+
+    def __init__(self, proxy: Proxy, sock: socket.socket, target: End) -> None:
+        self.proxy = proxy
+        self.sock = sock
+        self.target = target
+        self.connections: set[Connection] = set()
+        proxy.look(sock, 0 if proxy.paused else selectors.EVENT_READ, self.accept)
+
+    def accept(self) -> None:
+        for _ in range(_ROUNDS):
+            try:
+                if self.proxy.connections >= self.proxy.most:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                client, _ = self.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _FULL:  # clients wait in the kernel's queue until others are done
+                    self.proxy.listen(False)
+                    return
+                continue  # that client has gone already
+            try:
+                Connection(self, client)
+            except OSError:
+                _reset(client)
+
+    def close(self) -> None:
+        self.proxy.look(self.sock, 0, _nothing)
+        self.sock.close()
+        for connection in list(self.connections):
+            connection.close(_reset)
 
 
 class Way:
@@ -250,10 +301,11 @@ class Way:
 class Connection:
     """A client and the container; whichever fails, the other is told by a reset."""
 
-    def __init__(self, proxy: Proxy, client: socket.socket, target: End) -> None:
-        self.proxy = proxy
+    def __init__(self, port: Listener, client: socket.socket) -> None:
+        self.port = port
+        self.proxy = port.proxy
         self.client = client
-        self.server = socket.socket(_family(target[0]), socket.SOCK_STREAM)
+        self.server = socket.socket(_family(port.target[0]), socket.SOCK_STREAM)
         self.connecting = True
         self.ways = Way(client, self.server), Way(self.server, client)
         try:
@@ -262,12 +314,13 @@ class Connection:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             with suppress(BlockingIOError):
-                self.server.connect(target)
-            proxy.look(self.server, selectors.EVENT_WRITE, self._go)
+                self.server.connect(port.target)
+            self.proxy.look(self.server, selectors.EVENT_WRITE, self._go)
         except BaseException:
             self.server.close()
             raise
-        proxy.connections += 1
+        self.proxy.connections += 1
+        port.connections.add(self)
 
     def _go(self) -> None:
         try:
@@ -278,10 +331,10 @@ class Connection:
             for way in self.ways:
                 way.pump()
         except OSError:
-            self._close(_reset)
+            self.close(_reset)
             return
         if all(way.done for way in self.ways):
-            self._close(socket.socket.close)
+            self.close(socket.socket.close)
             return
         there, back = self.ways
         for sock, to, of in ((self.client, back, there), (self.server, there, back)):
@@ -290,11 +343,12 @@ class Connection:
                 events |= selectors.EVENT_READ
             self.proxy.look(sock, events, self._go)
 
-    def _close(self, close: Callable[[socket.socket], None]) -> None:
+    def close(self, close: Callable[[socket.socket], None]) -> None:
         for sock in (self.client, self.server):
             self.proxy.look(sock, 0, _nothing)
             close(sock)
         self.proxy.connections -= 1
+        self.port.connections.discard(self)
 
 
 # -- UDP
@@ -307,6 +361,13 @@ class Datagrams:
         self.proxy = proxy
         self.sock = sock
         self.target = target
+        proxy.look(sock, selectors.EVENT_READ, self.receive)
+
+    def close(self) -> None:
+        for flow in [flow for flow in self.proxy.flows.values() if flow.port is self]:
+            flow.close()
+        self.proxy.look(self.sock, 0, _nothing)
+        self.sock.close()
 
     def receive(self) -> None:
         for _ in range(_ROUNDS):
@@ -387,19 +448,167 @@ def _answering(level: int, kind: int, value: bytes) -> tuple[int, int, bytes]:
     return level, kind, value
 
 
+_SERVED: dict[str, Callable[[Proxy, socket.socket, End], Listener | Datagrams]] = {
+    "tcp": Listener,
+    "udp": Datagrams,
+}
+
+
+# -- what it is told while it serves
+
+
+class Hearing:
+    """Where a process is told of ports: by the user that started it, and answered with a number.
+
+    It is a file: a container on the host's network is in no directory of ours, but it sees all
+    sockets that are none.
+    """
+
+    def __init__(self, proxy: Proxy, lock: str) -> None:
+        self.proxy = proxy
+        self.user = os.geteuid()
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        os.fchmod(self.sock.fileno(), 0o600)
+        with suppress(FileNotFoundError):
+            os.unlink(place(lock))  # of one that was killed
+        with _reachable(lock) as address:
+            self.sock.bind(address)
+
+    def listen(self) -> None:
+        """From here on; whose process this is can be seen at the other end."""
+        self.sock.listen()
+        self.proxy.look(self.sock, selectors.EVENT_READ, self._accept)
+
+    def _accept(self) -> None:
+        with suppress(BlockingIOError):
+            asking, _ = self.sock.accept()
+            if _peer(asking)[1] != self.user:
+                asking.close()
+                return
+            asking.setblocking(False)
+            self.proxy.look(asking, selectors.EVENT_READ, lambda: self._hear(asking))
+
+    def _hear(self, asking: socket.socket) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(asking, _LINES, _SOCKETS_A_REQUEST)
+            if data:
+                asking.send(b"%d" % self._do(data.decode(), [socket.socket(fileno=n) for n in fds]))
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # whoever asked has died
+        self.proxy.look(asking, 0, _nothing)
+        asking.close()
+
+    def _do(self, request: str, socks: Sequence[socket.socket]) -> int:
+        verb, _, text = request.partition(" ")
+        port = Port.parse(text)
+        if verb == "serve":
+            self.proxy.serve(port, socks)
+        elif verb == "drop":
+            self.proxy.drop(port)
+        else:
+            return sum(key in self.proxy.ports for key, _ in port.each())
+        return len(self.proxy.ports)
+
+
+def give(lock: str, ports: Iterable[str]) -> None:
+    """Have more ports served by the process that holds *lock*; OSError if they cannot be had."""
+    given: list[tuple[Port, list[socket.socket]]] = []
+    try:
+        for text in ports:
+            given += ((part, part.listen()) for part in Port.parse(text).parts())
+        with _told(lock) as asking:
+            for part, socks in given:
+                _ask(asking, f"serve {part}", [sock.fileno() for sock in socks])
+    finally:
+        for _, socks in given:
+            _close(socks)
+
+
+def drop(lock: str, ports: Iterable[str]) -> int:
+    """Have ports served no longer; how many are left. Without any the process ends."""
+    with _told(lock) as asking:
+        return min(_ask(asking, f"drop {text}") for text in ports)
+
+
+def serves(lock: str, port: str) -> bool:
+    """Whether the process that holds *lock* serves all of a port."""
+    with _told(lock) as asking:
+        return _ask(asking, f"count {port}") == len(list(Port.parse(port).each()))
+
+
+def _told(lock: str) -> socket.socket:
+    """A socket to the process that holds *lock*; OSError if there is none."""
+    with open(lock) as file:
+        pid = file.read().partition(" ")[0]
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.settimeout(_TOLD_S)
+        with _reachable(lock) as address:
+            try:
+                sock.connect(address)
+            except FileNotFoundError:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens") from None
+        if _peer(sock)[:2] != (int(pid), os.geteuid()):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "somebody else listens there")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _ask(asking: socket.socket, request: str, fds: Sequence[int] = ()) -> int:
+    socket.send_fds(asking, [request.encode()], fds)
+    answer = asking.recv(64)
+    if not answer:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    return int(answer)
+
+
+def place(lock: str) -> str:
+    """The socket by which the process that holds *lock* is told of ports."""
+    return f"{lock}.sock"
+
+
+@contextmanager
+def _reachable(lock: str) -> Iterator[str]:
+    """Its address: that of a socket has 107 bytes at most, whatever directory it is in."""
+    where, name = os.path.split(place(lock))
+    directory = os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{name}"
+    finally:
+        os.close(directory)
+
+
+def _peer(sock: socket.socket) -> tuple[int, int, int]:
+    """The process, user and group at the other end; of one that listens, as it began to."""
+    found: tuple[int, int, int] = _PEER.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    )
+    return found
+
+
 # -- the process
 
 
-def drop_privileges() -> None:
-    """Be nobody, with no capability and no way to regain one; what was bound stays open."""
+def drop_privileges(*kept: int) -> None:
+    """Be nobody, with no capability but those *kept* and no way to regain one; what is open stays
+    so.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_KEEPCAPS, bool(kept), 0, 0, 0)
     with suppress(OSError):  # in a user namespace there may be no other users
         os.setgroups([])
     with suppress(OSError):
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    libc = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(header, bytes(24)):
+    mask = sum(1 << number for number in kept)  # of the first 32
+    held = struct.pack("6I", mask, mask, 0, 0, 0, 0)  # effective, permitted, not inherited
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.capset(header, held):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
@@ -434,13 +643,21 @@ def _drain(news: socket.socket) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Bind, fork, tell that it is ready; the process that stays serves until its link is gone."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if arguments[0] == "--drop":
+        _, lock_name, *texts = arguments
+        return _finish(lock_name, texts)
     lock_name, dev, *texts = arguments
     try:
         if lock_name.startswith("fd:"):
             lock = int(lock_name[3:])
+            lock_name = os.readlink(f"/proc/self/fd/{lock}")
         else:
             lock = os.open(lock_name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # there is one: it serves these as well
+                give(lock_name, texts)
+                return 0
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -449,6 +666,7 @@ def main(arguments: Sequence[str]) -> int:
         proxy.look(news, selectors.EVENT_READ, lambda: _drain(news))
         for text in texts:
             proxy.serve(Port.parse(text))
+        hearing = Hearing(proxy, lock_name)
         with suppress(OSError), open("/proc/self/comm", "w") as comm:
             comm.write("netkit-proxy")
         if os.fork():
@@ -456,6 +674,7 @@ def main(arguments: Sequence[str]) -> int:
         os.setsid()
         with open("/proc/self/stat", "rb") as stat:
             started = stat.read().rpartition(b")")[2].split()[19].decode()
+        hearing.listen()
         os.pwrite(lock, f"{os.getpid()} {started}\n".encode(), 0)
         drop_privileges()
     except OSError as error:
@@ -471,6 +690,21 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(null, fd)
     os.close(null)
     proxy.run(there)
+    return 0
+
+
+def _finish(lock: str, texts: Sequence[str]) -> int:
+    """`--drop`: with the last port the files go, too."""
+    try:
+        if drop(lock, texts):
+            return 0
+    except FileNotFoundError:
+        return 0
+    except OSError as error:  # dead, or too busy to hear
+        print(error.errno or errno.EIO, error.strerror or error, flush=True)
+        return 1
+    os.unlink(lock)
+    os.unlink(place(lock))
     return 0
 
 
