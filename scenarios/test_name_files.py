@@ -1,19 +1,30 @@
 """hosts, hostname and resolv.conf inside: of `run`, of named namespaces, of running processes.
 
-Rows F1-F7 and F9-F11 of features.md. Each is read from inside, as the C library would.
+Rows F1-F7 and F9-F11 of features.md; of networks with names, resolv.conf's part of G1 and G9. Each
+is read from inside, as the C library would.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
+from msgspec.structs import replace
 
+from netkit import live, namefiles
 from netkit.dns import hosts, resolvconf
+from netkit.engine import Engine
+from netkit.errors import Conflict
+from netkit.model import DEFAULT_NETWORK
+from netkit.specs import NameFiles, NetworkSpec, Request
+from netkit.updates import NetworkUpdate
 from scenarios.lab import Host, netkit, run, until
+from tests.faces import ok
 
 KINDS = ("run", "named", "process")
 MADE = ("run", "named")  # a process's own files are left alone unless it is given some
@@ -345,3 +356,193 @@ def test_a_container_that_has_its_files_is_given_no_others_later(net: Host) -> N
     with sandbox("named"):
         said = netkit("connect --net two --dns 1.1.1.1 box", code=1)
         assert "are made already" in said
+
+
+# -- on networks with names
+
+ASKS_HOSTS = "# netkit serves containers' names; about others it asks 9.9.9.9\n"
+BOX = "/etc/netns/box/resolv.conf"
+
+
+@pytest.fixture
+def engine(net: Host) -> Engine:
+    """Four networks with names, n1 to n4, beside the two without."""
+    engine = net.engine()
+    for number in range(1, 5):
+        subnets = (IPv4Network(f"172.27.{number}.0/24"),)
+        engine.create_network(NetworkSpec(f"n{number}", subnets=subnets, names=True))
+    return engine
+
+
+def asked(text: str) -> str:
+    """The file that names these servers, of who is on networks with names; "" of nobody."""
+    servers = "".join(f"nameserver 172.27.{number}.1\n" for number in text)
+    return f"{ASKS_HOSTS}{servers}search corp.test\noptions ndots:0\n" if text else HOSTS_OWN
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_g1_where_names_are_served_the_gateway_is_asked(engine: Engine, kind: str) -> None:
+    """From the first moment; the host's ndots, which is about its own names, counts for nothing."""
+    with sandbox(kind, net="n1") as read:
+        assert read("/etc/resolv.conf") == asked("1")
+
+
+def test_g1_a_process_that_is_given_files_asks_the_gateway_too(engine: Engine) -> None:
+    with sandbox("process", "-h web1", net="n1") as read:
+        assert read("/etc/resolv.conf") == asked("1")
+
+
+def test_a_container_on_several_asks_the_first_three_from_the_start(engine: Engine) -> None:
+    several = "--net n2 --net two --net n1 --net n3 --net n4"
+    said = netkit(f"run --rm {several} -- cat /etc/resolv.conf")
+    assert resolvconf.parse(said).nameservers == ("172.27.2.1", "172.27.1.1", "172.27.3.1")
+
+
+@pytest.mark.parametrize("kind", ["run", "process"])
+def test_a_running_one_is_told_in_place_as_its_networks_change(engine: Engine, kind: str) -> None:
+    """The file is mounted inside: another inode would never be seen there."""
+    with sandbox(kind, "-h web1", net="net") as read:
+        assert read("/etc/resolv.conf") == HOSTS_OWN
+        (box,) = engine.sandboxes()
+        engine.connect("n1", box.id)
+        assert read("/etc/resolv.conf") == asked("1")
+        engine.disconnect("n1", box.id)
+        assert read("/etc/resolv.conf") == HOSTS_OWN
+
+
+def test_the_file_follows_each_network_that_comes_and_goes(engine: Engine) -> None:
+    """The one whose gateway is asked may go, too."""
+    engine.connect("n1", name="box")
+    steps = ["+two 1", "+n2 12", "+n3 123", "+n4 123", "-n1 234", "-two 234", "-n3 24", "-n2 4"]
+    steps += ["+net 4", "-n4 ", "+n1 1"]
+    for step in steps:
+        change, _, wanted = step.partition(" ")
+        (engine.connect if change[0] == "+" else engine.disconnect)(change[1:], "box")
+        assert _text(BOX) == asked(wanted), step
+
+
+def test_a_dry_run_shows_the_file_and_leaves_it(engine: Engine) -> None:
+    engine.connect("net", name="box")
+    with engine.dry_run() as lines:
+        engine.connect("n1", "box")
+    assert f"cat > {BOX} <<'END'\n{asked('1')}END" in lines
+    assert _text(BOX) == HOSTS_OWN
+
+
+def test_a_refused_connect_leaves_the_file_as_it_was(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.connect("net", name="box")
+
+    def refuse(record: object) -> None:
+        assert _text(BOX) == asked("1")
+        raise Conflict("no")
+
+    monkeypatch.setattr(engine.changes, "_commit", refuse)
+    with pytest.raises(Conflict, match="no"):
+        engine.connect("n1", "box")
+    assert _text(BOX) == HOSTS_OWN
+
+
+@pytest.mark.parametrize("edit", ["nameserver 203.0.113.1 # mine\n", HOSTS_OWN + "# mine", ""])
+def test_f9_an_edited_file_is_left_alone_whatever_comes_and_goes(engine: Engine, edit: str) -> None:
+    engine.connect("net", name="box")
+    with open(BOX, "w") as file:
+        file.write(edit)
+    engine.connect("n1", "box")
+    engine.connect("two", "box")
+    engine.disconnect("net", "box")
+    engine.disconnect("n1", "box")
+    assert _text(BOX) == edit
+    (shown,) = json.loads(ok("inspect", "box"))
+    assert (shown["ResolvConfPath"], shown["ResolvConfEdited"]) == (BOX, True)
+
+
+def test_f9_what_is_edited_between_two_changes_stays(engine: Engine) -> None:
+    engine.connect("n1", name="box")
+    engine.connect("n2", "box")
+    with open(BOX, "a") as file:
+        file.write("# mine\n")
+    engine.disconnect("n1", "box")
+    assert _text(BOX) == asked("12") + "# mine\n"
+    (shown,) = json.loads(ok("inspect", "box"))
+    assert shown["ResolvConfEdited"] is True
+
+
+def test_f9_a_file_that_is_as_it_was_again_is_netkits_again(engine: Engine) -> None:
+    engine.connect("n1", name="box")
+    for text in ("# mine\n", asked("1")):
+        with open(BOX, "w") as file:
+            file.write(text)
+    engine.connect("n2", "box")
+    assert _text(BOX) == asked("12")
+
+
+def test_what_is_given_is_asked_by_netkit_and_is_not_in_the_file(engine: Engine) -> None:
+    files = NameFiles(servers=("192.0.2.53",), search=("a.test",), options=("ndots:3",))
+    engine.connect("n1", name="box", files=files)
+    told = ASKS_HOSTS.replace("9.9.9.9", "192.0.2.53")
+    wanted = f"{told}nameserver 172.27.1.1\nsearch a.test\noptions ndots:3\n"
+    assert _text(BOX) == wanted
+    engine.connect("net", "box")
+    engine.disconnect("n1", "box")  # nobody else is there to ask them
+    assert _text(BOX) == "nameserver 192.0.2.53\nsearch a.test\noptions ndots:3\n"
+
+
+def test_on_the_default_network_what_is_given_is_in_the_file_as_well(engine: Engine) -> None:
+    """The founding notes: `cat /etc/resolv.conf` shows those of daemon.json; names come first."""
+    default = replace(engine.network("n1"), name=DEFAULT_NETWORK)
+    given = NameFiles(servers=("192.0.2.53", "192.0.2.54"))
+    text = namefiles.resolv_conf(given, [namefiles.Place(default, (4,))])
+    told = ASKS_HOSTS.replace("9.9.9.9", "192.0.2.53 192.0.2.54")
+    listed = "nameserver 172.27.1.1\nnameserver 192.0.2.53\nnameserver 192.0.2.54\n"
+    assert text == f"{told}{listed}search corp.test\noptions ndots:0\n"
+
+
+def test_a_networks_own_servers_are_told(engine: Engine) -> None:
+    subnets = (IPv4Network("172.28.0.0/24"),)
+    engine.create_network(NetworkSpec("with", subnets=subnets, servers=("192.0.2.9",), names=True))
+    engine.connect("with", name="box")
+    assert "about others it asks 192.0.2.9\n" in _text(BOX)
+    change = NetworkUpdate(servers=("192.0.2.10",), no_servers=("192.0.2.9",))
+    with engine.dry_run() as lines:
+        live.update_network(engine, "with", change)
+    assert "about others it asks 192.0.2.10\n" in "\n".join(lines)
+    live.update_network(engine, "with", change)
+    assert "about others it asks 192.0.2.10\n" in _text(BOX)
+
+
+def test_b21_from_internal_networks_nobody_is_asked_about_others(engine: Engine) -> None:
+    subnets = (IPv4Network("172.28.0.0/24"),)
+    engine.create_network(NetworkSpec("inner", subnets=subnets, internal=True, names=True))
+    engine.connect("inner", name="box")
+    assert "about others it asks nobody\nnameserver 172.28.0.1\n" in _text(BOX)
+    engine.connect("net", "box")  # which leads out
+    assert "about others it asks 9.9.9.9\nnameserver 172.28.0.1\n" in _text(BOX)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "server"),
+    [
+        ({}, "172.28.0.1"),  # of both, the one most C libraries are sure to reach
+        ({"addressless": True}, None),
+        ({"addresses": (ip_address("fd00:28::9"),)}, "172.28.0.1"),
+    ],
+)
+def test_it_is_asked_at_an_address_the_sandbox_can_reach(
+    engine: Engine, wanted: dict[str, object], server: str | None
+) -> None:
+    subnets = (IPv4Network("172.28.0.0/24"), IPv6Network("fd00:28::/64"))
+    engine.create_network(NetworkSpec("both", subnets=subnets, ipv6=True, names=True))
+    engine.connect("net", name="box")
+    engine.connect("both", "box", Request(**wanted))  # type: ignore[arg-type]
+    expected = ("9.9.9.9",) if server is None else (server,)
+    assert resolvconf.parse(_text(BOX)).nameservers == expected
+
+
+def test_of_a_network_of_ipv6_alone_the_gateway_is_asked_by_that(engine: Engine) -> None:
+    subnets = (IPv6Network("fd00:28::/64"),)
+    spec = NetworkSpec("six", subnets=subnets, ipv4=False, ipv6=True, names=True)
+    engine.create_network(spec)
+    engine.connect("six", name="box")
+    assert resolvconf.parse(_text(BOX)).nameservers == ("fd00:28::1",)

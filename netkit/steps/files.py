@@ -67,10 +67,44 @@ class File(Step, frozen=True, kw_only=True):
         return f"rm -f {shlex.quote(self.path)}"
 
     def __str__(self) -> str:
-        text = (
-            self.content if self.content.endswith("\n") or not self.content else self.content + "\n"
-        )
-        return f"cat > {shlex.quote(self.path)} <<'END'\n{text}END"
+        return _here(self.path, self.content)
+
+
+class Rewrite(Step, frozen=True, kw_only=True):
+    """Another text for a file of ours, in its place; one that somebody has edited is left alone.
+
+    `was` is the text we wrote last: that of the File among the steps of `sandbox`. Once this is
+    committed the new one takes its place there (netkit.renewal), so none of these stays in a plan.
+    """
+
+    path: str
+    content: str
+    was: str
+    sandbox: str
+
+    @property
+    def within(self) -> Sequence[Thing]:
+        return (("file", self.path),)
+
+    def prepare(self, kernel: Kernel) -> Step | None:
+        found = kernel.read_file(self.path)
+        return self if same_text(found, self.was) or same_text(found, self.content) else None
+
+    def add(self, kernel: Kernel) -> None:
+        self._replace(kernel, self.was, self.content)
+
+    def delete(self, kernel: Kernel) -> None:
+        self._replace(kernel, self.content, self.was)
+
+    def _replace(self, kernel: Kernel, old: str, new: str) -> None:
+        with suppress(FileNotFoundError):
+            kernel.edit_file(self.path, lambda text: new if same_text(text, old) else text)
+
+    def undo(self) -> str:
+        return _here(self.path, self.was)
+
+    def __str__(self) -> str:
+        return _here(self.path, self.content)
 
 
 class HostsEntry(Step, frozen=True, kw_only=True):
@@ -123,3 +157,16 @@ class BindMount(Step, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"nsenter --mount={self.mnt} mount --bind {shlex.quote(self.source)} {self.target}"
+
+
+def same_text(found: str | None, ours: str) -> bool:
+    """Whether a file says what we wrote, whose writer may have been killed before the last byte
+    (see Kernel.edit_file).
+    """
+    return found is not None and found.rstrip("\n") == ours.rstrip("\n")
+
+
+def _here(path: str, text: str) -> str:
+    if text and not text.endswith("\n"):
+        text += "\n"
+    return f"cat > {shlex.quote(path)} <<'END'\n{text}END"
