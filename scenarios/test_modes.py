@@ -12,9 +12,11 @@ import pytest
 
 from netkit.engine import Engine
 from netkit.errors import InvalidSpec
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
+from scenarios import frames
 from scenarios.firewalls import each
-from scenarios.lab import BRIEF_S, Host, join, netkit, run, snapshot
+from scenarios.lab import BRIEF_S, Host, join, netkit, ready, run, snapshot
 
 OURS = {4: "10.9.0.1", 6: "2001:db8:9::1"}
 THEIRS = {4: "10.9.0.2", 6: "2001:db8:9::2"}
@@ -89,6 +91,32 @@ def test_b24_what_leaves_and_what_gets_in_by_gateway_mode(town: Town, mode: str,
         assert other == (THEIRS[v] if mode == "nat-unprotected" else None)
         assert town.host.ping(town.lan, own, patience_s=BRIEF_S) == (mode != "nat")
         assert ask(None, own, 81) is not None
+
+
+@each
+@VERSIONS
+@pytest.mark.parametrize("driver", ["bridge", "veth"])
+def test_b24_what_answers_the_lans_pings_hears_none_of_its_siblings_or_of_other_networks(
+    town: Town, driver: str, v: int
+) -> None:
+    """On a closed network, not even by way of the host."""
+    town.network(driver=driver, icc=False, gateway_modes={4: "routed", 6: "routed"})
+    town.network("other", OTHERS)
+    siblings = [town.engine.connect("net", name=name) for name in ("web", "eve")]
+    web, eve = (ready(ep) if driver == "bridge" else str(ep.netns) for ep in siblings)
+    stranger = join(town.engine, "other", "stranger")
+    assert town.host.ping(town.lan, address(v))
+    run(f"ip route replace {address(v)} via {address(v, 1)} onlink dev eth0", place=eve)
+    with frames.hear(web, "eth0", _is_ping) as heard:
+        assert not town.host.ping(eve, address(v), patience_s=BRIEF_S)
+        assert not town.host.ping(stranger, address(v), patience_s=BRIEF_S)
+    assert heard == []
+
+
+def _is_ping(frame: bytes) -> bool:
+    if frame[12:14] == b"\x08\x00":
+        return (frame[23], frame[34]) == (1, 8)
+    return frame[12:14] == b"\x86\xdd" and (frame[20], frame[54]) == (58, 128)
 
 
 @VERSIONS

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from ipaddress import ip_interface, ip_network
+from itertools import permutations
 
 import pytest
 
-from netkit import Netkit, steps
+from netkit import Netkit, permissions, steps
 from netkit.engine import Engine
 from netkit.errors import Conflict, KernelRefused
 from netkit.firewall import iptables, load
-from netkit.model import EndSpec, LinkSpec, NetworkSpec
+from netkit.specs import EndSpec, LinkSpec, NetworkSpec
+from scenarios import frames
 from scenarios.firewalls import admin, admins, in_nftables, take_away
 from scenarios.lab import (
     BRIEF_S,
@@ -23,6 +26,7 @@ from scenarios.lab import (
     at,
     join,
     legacy_rules,
+    ready,
     run,
     snapshot,
     until,
@@ -252,6 +256,64 @@ def test_none_has_no_rules_and_whoever_comes_back_has_them_all(host: Host, engin
         assert host.ask("/run/netns/lan", OURS[4], 8080) == THEIRS[4]
         assert host.ask("/run/netns/lan", "172.25.0.2", 80, patience_s=BRIEF_S) is None
         assert engine.check() == []
+
+
+@pytest.mark.parametrize(("first", "then"), [*permutations(("nftables", "iptables", "none"), 2)])
+def test_a_closed_network_is_closed_all_the_while(host: Host, first: str, then: str) -> None:
+    """By rules, or by the bridge itself; and whoever comes later is no exception."""
+    engine = host.engine()
+    engine.create_network(NetworkSpec("web", icc=False))
+    if first != "nftables":
+        engine.use_firewall(first)
+    one, other = (engine.connect("web", name=name) for name in ("one", "other"))
+    ready(one), ready(other)
+    arp = frames.arp(one.mac, one.mac, str(one.addresses[0].ip))
+    over = threading.Event()
+
+    def send() -> None:
+        end = time.monotonic() + _BOUND_S
+        while not over.is_set() and time.monotonic() < end:
+            frames.send(one.netns, "eth0", arp)
+            over.wait(0.002)
+
+    with frames.hear(other.netns, "eth0", frames.of(one.mac)) as heard:
+        sender = threading.Thread(target=send)
+        sender.start()
+        engine.use_firewall(then)
+        over.set()
+        sender.join()
+    assert heard == []
+    late = engine.connect("web", name="late")
+    ready(late)
+    assert engine.check() == []
+    with frames.hear(late.netns, "eth0", frames.of(one.mac)) as heard:
+        frames.send(one.netns, "eth0", arp)
+    assert heard == []
+    isolated = {f"isolated {'off' if then == 'nftables' else 'on'}"}
+    ports = (f"bridge -d link show dev {ep.host_ifname}" for ep in (one, other, late))
+    assert {re.findall(r"isolated \w+", run(port))[0] for port in ports} == isolated
+    if then == "nftables":
+        run("nft flush set bridge netkit closed")
+    else:
+        run(f"bridge link set dev {one.host_ifname} isolated off")
+    with frames.hear(late.netns, "eth0", frames.of(one.mac)) as heard:
+        frames.send(one.netns, "eth0", arp)
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("then", ["iptables", "none"])
+def test_what_another_one_cannot_have_is_refused_before_any_effect(host: Host, then: str) -> None:
+    """It would be open, or closed, to those who were told otherwise."""
+    engine = host.engine()
+    engine.create_network(NetworkSpec("web", icc=False))
+    engine.connect("web", name="c1")
+    permissions.allow(engine, "c1", "c2:80", "web")
+    before = snapshot()
+    with pytest.raises(Conflict, match=f"cannot use {then}: cannot have c1 -> c2:80/tcp"):
+        engine.use_firewall(then)
+    assert snapshot() == before
+    permissions.disallow(engine, "c1", "c2:80", "web")
+    engine.use_firewall(then)
 
 
 @pytest.mark.parametrize(("first", "then"), [("nftables", "iptables"), ("iptables", "nftables")])

@@ -152,6 +152,120 @@ class NoTransit(msgspec.Struct, frozen=True, tag=True):
     version: int
 
 
+class Closed(msgspec.Struct, frozen=True, tag=True):
+    """Nothing passes between *port* of the bridge *link* and its other closed ports, not even ARP,
+    but as Meet, Reach and Serve say.
+
+    `mac`: of whoever is behind the port. Where the host's own filters are shown what a bridge
+    passes on (br_netfilter), they tell by it what this one has let pass.
+    """
+
+    port: str
+    link: str
+    mac: str
+
+
+class Meet(msgspec.Struct, frozen=True, tag=True):
+    """Two closed ports may find each other: ARP, neighbour discovery, and errors of ICMP pass.
+
+    In the order of their names, for there is one such rule however many Reach stand on it; `other`
+    None: *one* and any closed port of its bridge, which is what a Serve stands on.
+    """
+
+    one: str
+    other: str | None
+
+    def __post_init__(self) -> None:
+        if self.other is not None and not self.one < self.other:
+            raise ValueError(f"{self.one} and {self.other} are not in order")
+
+
+class Reach(msgspec.Struct, frozen=True, tag=True):
+    """Who is behind *client* may begin to talk to `count` ports, from `port` on, behind *server*.
+
+    `port` None: to all there is, pings too; then `protocol` is None as well. `bridged`: they are
+    closed ports of one bridge, where no connections are known: answers are what comes from that
+    port and does not open a connection of TCP. Else they are the host's ends of routed pairs.
+    """
+
+    client: str
+    server: str
+    port: int | None = None
+    protocol: str | None = None
+    count: int = 1
+    bridged: bool = True
+
+
+class Serve(msgspec.Struct, frozen=True, tag=True):
+    """As Reach, for any client of the same network: a closed port of the same bridge; or behind a
+    routed pair that a Source holds to its addresses, if that is in one of *subnets*.
+    """
+
+    server: str
+    port: int | None = None
+    protocol: str | None = None
+    count: int = 1
+    bridged: bool = True
+    subnets: tuple[Network, ...] = ()
+
+
+class NoHost(msgspec.Struct, frozen=True, tag=True):
+    """What comes by *link* (a bridge, or the host's end of a routed pair) for the host itself is
+    dropped, but what the network needs: answers, neighbour discovery, and pings and DNS to its
+    *gateways*.
+    """
+
+    link: str
+    gateways: tuple[Address, ...] = ()
+
+
+class HostPort(msgspec.Struct, frozen=True, tag=True):
+    """An exception to NoHost: ports of the host, for all behind *link*, or for *address* only."""
+
+    link: str
+    port: int
+    protocol: str
+    count: int = 1
+    address: Address | None = None
+
+
+class Confine(msgspec.Struct, frozen=True, tag=True):
+    """What comes by *link*, or from *address* (one of the two), leaves the host only as Egress and
+    Learnt say. Answers pass, and what goes to networks of ours is others' business.
+    """
+
+    link: str | None = None
+    address: Address | None = None
+
+
+class Egress(msgspec.Struct, frozen=True, tag=True):
+    """From *link* or *address*, as in a Confine, one may go to *destination*.
+
+    To `count` ports from `port` on; None: to all. `protocol` None: by all, or, with a port, by TCP
+    and UDP. An address has its link's as well. No two of one sender's may overlap.
+    """
+
+    destination: Network
+    port: int | None = None
+    protocol: str | None = None
+    count: int = 1
+    link: str | None = None
+    address: Address | None = None
+
+
+class Learnt(msgspec.Struct, frozen=True, tag=True):
+    """As Egress, from *address* to another one, for *timeout_s* seconds from when it is added, be
+    it anew.
+    """
+
+    address: Address
+    destination: Address
+    timeout_s: int
+    port: int | None = None
+    protocol: str | None = None
+    count: int = 1
+
+
 Rule = (
     Isolate
     | Siblings
@@ -167,6 +281,15 @@ Rule = (
     | Publish
     | Allow
     | NoTransit
+    | Closed
+    | Meet
+    | Reach
+    | Serve
+    | NoHost
+    | HostPort
+    | Confine
+    | Egress
+    | Learnt
 )
 
 
@@ -195,6 +318,11 @@ class Firewall(Protocol):
     """A back end. `open` and `close` make and remove what all rules stand on (tables, chains)."""
 
     name: str
+    sees_bridges: bool  # else a closed network's ports are isolated by their bridge
+    learns: bool  # whether it has Learnt
+
+    def refuses(self, rules: Sequence[Rule]) -> str:
+        """Why these cannot be had here, to be told before any effect; empty: they can."""
 
     def script(self) -> str:
         """What `open` runs, as text an operator can run."""
@@ -205,11 +333,24 @@ class Firewall(Protocol):
     def listing(self) -> str:
         """All that is ours in the kernel, as the back end's own program shows it."""
 
-    def open(self) -> None: ...
+    def open(self, rules: Sequence[Rule] = ()) -> None:
+        """Make them, in the place of what is left of them, with these rules and no others; with
+        nftables as one change.
+        """
+
     def close(self) -> None: ...
     def is_open(self) -> bool: ...
+    def altered(self) -> Sequence[str]:
+        """Chains of our own that are not as `open` made them, as far as that can be told."""
+
     def add(self, rules: Sequence[Rule]) -> None: ...
     def delete(self, rules: Sequence[Rule]) -> None: ...
+    def exchange(self, gone: Sequence[Rule], added: Sequence[Rule]) -> None:
+        """Put *added* in the place of *gone*, as one change: what both ask for stays in force."""
+
+    def forget(self, addresses: Sequence[Address]) -> None:
+        """Delete all that these addresses are Learnt to reach."""
+
     def check(self, rules: Sequence[Rule]) -> Sequence[str]:
         """What is missing, as text; nothing missing: an empty sequence."""
 

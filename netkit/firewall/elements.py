@@ -18,7 +18,7 @@ import errno
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import ip_network
 from itertools import groupby
@@ -39,8 +39,10 @@ from netkit.firewall.nfnetlink import (
 _BEGIN, _END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _NFTABLES = 10  # NFNL_SUBSYS_NFTABLES; the subsystem a batch is for
 _NEW, _DELETE = _NFTABLES << 8 | 12, _NFTABLES << 8 | 14  # NFT_MSG_*SETELEM
+_FLAGS = {_NEW: REQUEST | CREATE, _DELETE: REQUEST}
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
-_LIST_ELEM, _KEY, _DATA, _KEY_END, _VALUE = 1, 1, 2, 10, 1  # NFTA_LIST_ELEM, NFTA_SET_ELEM_*
+_LIST_ELEM, _VALUE = 1, 1  # NFTA_LIST_ELEM, NFTA_DATA_VALUE
+_KEY, _DATA, _TIMEOUT, _KEY_END = 1, 2, 4, 10  # NFTA_SET_ELEM_*
 _FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
 _AT_MOST = 200  # elements of one message: the length of an attribute is 16 bits
 _SO_SNDBUFFORCE = 32
@@ -58,28 +60,48 @@ class Element(NamedTuple):
     home: str  # "inet netkit ports4": family, table, set
     key: str
     data: str = ""
+    timeout_s: int = 0  # it goes by itself; 0: it stays
+
+    def text(self) -> str:
+        """As `nft add element` reads it."""
+        timeout = f" timeout {self.timeout_s}s" if self.timeout_s else ""
+        return f"{self.key}{timeout}" + (f" : {self.data}" if self.data else "")
 
 
-def add(elements: Iterable[Element], script: str) -> None:
-    """Put elements into the sets that *script* makes; EEXIST for a key that has other data."""
-    _transact(_NEW, REQUEST | CREATE, elements, script)
+def add(elements: Sequence[Element], script: str) -> None:
+    """Put elements into the sets that *script* makes; EEXIST for a key that has other data.
+
+    The time of those that go by themselves begins anew: kernels before 6.12 would let it run on
+    if they are there, hence they are put, taken away and put, in one transaction.
+    """
+    passing = [element for element in elements if element.timeout_s]
+    _transact([(_NEW, elements), (_DELETE, passing), (_NEW, passing)], script)
 
 
-def delete(elements: Iterable[Element], script: str) -> None:
+def delete(elements: Sequence[Element], script: str) -> None:
     """Take elements away; ENOENT if one of them is not there."""
-    _transact(_DELETE, REQUEST, elements, script)
+    _transact([(_DELETE, elements)], script)
 
 
-def _transact(kind: int, flags: int, elements: Iterable[Element], script: str) -> None:
-    bodies = list(_bodies(elements, script, with_data=kind == _NEW))
+def exchange(gone: Sequence[Element], added: Sequence[Element], script: str) -> None:
+    """Take elements away and put others, in one transaction; errors as both have them."""
+    _transact([(_DELETE, gone), (_NEW, added)], script)
+
+
+def _transact(changes: Iterable[tuple[int, Sequence[Element]]], script: str) -> None:
+    bodies = [
+        (kind, family, body)
+        for kind, elements in changes
+        for family, body in _bodies(elements, script, whole=kind == _NEW)
+    ]
     if not bodies:
         return
     # the last one's acknowledgement is that of all: errors come before it
-    *most, (last_family, last) = bodies
+    *most, (last, family, body) = bodies
     batch = [
         message(_BEGIN, REQUEST, 0, resource=_NFTABLES),
-        *(message(kind, flags, family, body) for family, body in most),
-        message(kind, flags | ACK, last_family, last),
+        *(message(kind, _FLAGS[kind], family, body) for kind, family, body in most),
+        message(last, _FLAGS[last] | ACK, family, body),
         message(_END, REQUEST, 0, resource=_NFTABLES),
     ]
     data = b"".join(batch)
@@ -93,6 +115,12 @@ def _transact(kind: int, flags: int, elements: Iterable[Element], script: str) -
             raise error
 
 
+def keys(elements: Iterable[Element], script: str) -> Iterator[tuple[str, bytes]]:
+    """Where each element is, and its key as the kernel tells it; of an interval, the lowest."""
+    for element in elements:
+        yield element.home, _span(element.key, _types(script)[element.home][0])[0]
+
+
 def _make_room(sock: socket.socket, size: int) -> None:
     """A batch is one message to the socket; beyond the machine's limit only root's may grow."""
     try:
@@ -102,28 +130,29 @@ def _make_room(sock: socket.socket, size: int) -> None:
 
 
 def _bodies(
-    elements: Iterable[Element], script: str, *, with_data: bool
+    elements: Iterable[Element], script: str, *, whole: bool
 ) -> Iterable[tuple[int, bytes]]:
     """The family and the body of each message: elements of one set, as many as it takes."""
     for home, group in groupby(elements, key=lambda element: element.home):
         keys, data = _types(script)[home]
         family, table, name = home.split()
-        packed = [
-            nest(_LIST_ELEM, _packed(element, keys, data if with_data else ())) for element in group
-        ]
+        packed = [nest(_LIST_ELEM, _packed(element, keys, data, whole=whole)) for element in group]
         where = pack(_TABLE, table.encode() + b"\0") + pack(_SET, name.encode() + b"\0")
         for at in range(0, len(packed), _AT_MOST):
             chunk = b"".join(packed[at : at + _AT_MOST])
             yield _FAMILIES[family], where + nest(_ELEMENTS, chunk)
 
 
-def _packed(element: Element, keys: Sequence[str], data: Sequence[str]) -> bytes:
+def _packed(element: Element, keys: Sequence[str], data: Sequence[str], *, whole: bool) -> bytes:
+    """An element; not `whole`: so much of it as tells which."""
     first, last = _span(element.key, keys)
     packed = nest(_KEY, pack(_VALUE, first))
     if last != first:
         packed += nest(_KEY_END, pack(_VALUE, last))
-    if data:
+    if data and whole:
         packed += nest(_DATA, pack(_VALUE, _span(element.data, data)[0]))
+    if element.timeout_s and whole:
+        packed += pack(_TIMEOUT, struct.pack(">Q", element.timeout_s * 1000))
     return packed
 
 

@@ -35,16 +35,25 @@ from netkit.errors import KernelRefused
 from netkit.firewall import (
     Admit,
     Allow,
+    Closed,
+    Confine,
     Cover,
+    Egress,
     Guard,
     Hide,
+    HostPort,
     Isolate,
+    Learnt,
     Masquerade,
+    Meet,
+    NoHost,
     NoTransit,
     Outgoing,
     Plain,
     Publish,
+    Reach,
     Rule,
+    Serve,
     Siblings,
     Source,
     Spare,
@@ -72,7 +81,8 @@ raw: NETKIT-RAW NETKIT-INSIDE NETKIT-PLAIN NETKIT-PORTS NETKIT-ROGUE NETKIT-GUAR
   -A NETKIT-PORTS -j NETKIT-GUARD
 filter: NETKIT-FORWARD NETKIT-ADMIN NETKIT-LINKS NETKIT-OURS NETKIT-SAME NETKIT-INTERNAL \
 NETKIT-ALLOWED NETKIT-ROUTED NETKIT-FROM NETKIT-INSIDE NETKIT-GUARDED NETKIT-PEERS \
-NETKIT-SIBLINGS NETKIT-TO NETKIT-OPEN NETKIT-TRANSIT
+NETKIT-SIBLINGS NETKIT-TO NETKIT-OPEN NETKIT-LEAVE NETKIT-EGRESS NETKIT-TRANSIT NETKIT-INPUT \
+NETKIT-HOST
   -I FORWARD -j NETKIT-FORWARD
   -A NETKIT-FORWARD -j NETKIT-ADMIN
   -A NETKIT-FORWARD -j NETKIT-LINKS
@@ -81,16 +91,23 @@ NETKIT-SIBLINGS NETKIT-TO NETKIT-OPEN NETKIT-TRANSIT
   -A NETKIT-OURS -m conntrack --ctstate INVALID -j DROP
   -A NETKIT-OURS -j NETKIT-INTERNAL
   -A NETKIT-OURS -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+  -A NETKIT-OURS -j NETKIT-LEAVE
   -A NETKIT-OURS -m conntrack --ctstate DNAT -j ACCEPT
   -A NETKIT-OURS -j NETKIT-ALLOWED
-  -A NETKIT-OURS -j NETKIT-ROUTED
   -A NETKIT-OURS -j NETKIT-FROM
   -A NETKIT-OURS -j NETKIT-OPEN
+  -A NETKIT-OURS -j NETKIT-ROUTED
   -A NETKIT-OURS -j DROP
   -A NETKIT-INSIDE -j NETKIT-GUARDED
   -A NETKIT-INSIDE -j NETKIT-TO
   -A NETKIT-INSIDE -j ACCEPT
+  -A NETKIT-EGRESS -j DROP
   -A NETKIT-TRANSIT -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
+  -I INPUT -j NETKIT-INPUT
+  -A NETKIT-HOST -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN
+6 -A NETKIT-HOST -p icmpv6 -m icmp6 --icmpv6-type 135 -j RETURN
+6 -A NETKIT-HOST -p icmpv6 -m icmp6 --icmpv6-type 136 -j RETURN
+  -A NETKIT-HOST -j DROP
 nat: NETKIT-PUBLISH NETKIT-PORTS NETKIT-DEVICES NETKIT-WILDCARD NETKIT-RANGES NETKIT-POST \
 NETKIT-LOOP NETKIT-PLAIN NETKIT-HIDDEN NETKIT-OUTWARDS NETKIT-OUTGOING NETKIT-SOURCED \
 NETKIT-MASQUERADE
@@ -171,6 +188,11 @@ class Iptables:
     """Rules as lines; every call is one transaction per table."""
 
     name = "iptables"
+    sees_bridges = False
+    learns = False
+
+    def refuses(self, rules: Sequence[Rule]) -> str:
+        return next((why for rule in rules if (why := _refused(rule))), "")
 
     def script(self) -> str:
         return "".join(
@@ -195,10 +217,11 @@ class Iptables:
             shown += [line for line in lines if "NETKIT-" in line or line.startswith("*")]
         return "\n".join(shown)
 
-    def open(self) -> None:
+    def open(self, rules: Sequence[Rule] = ()) -> None:
         with locked():
             try:
                 transact({version: _opening(version) for version in _versions()})
+                change(_lines(rules), Line.add, Line.delete)
             except BaseException:
                 with suppress(OSError):
                     self._close()
@@ -211,6 +234,9 @@ class Iptables:
     def _close(self) -> None:
         found = listed({version: _tables() for version in _versions()})
         transact({version: _closing(version, tables) for version, tables in found.items()})
+
+    def altered(self) -> Sequence[str]:
+        return ()  # a rule has no name but its comment, and the order is not looked at
 
     def is_open(self) -> bool:
         found = listed({version: _tables() for version in _versions()})
@@ -230,6 +256,23 @@ class Iptables:
         with locked(bool(lines)):
             change(lines, Line.delete, Line.add)
 
+    def exchange(self, gone: Sequence[Rule], added: Sequence[Rule]) -> None:
+        old, new = _lines(gone), _lines(added)
+        leaving = {line for line in old if line not in new}
+        coming = [line for line in new if line not in old]
+
+        def there(line: Line) -> list[Any]:
+            return line.delete() if line in leaving else line.add()
+
+        def back(line: Line) -> list[Any]:
+            return line.add() if line in leaving else line.delete()
+
+        with locked(bool(leaving or coming)):
+            change([*leaving, *coming], there, back)
+
+    def forget(self, addresses: Sequence[Address]) -> None:
+        """Nothing is ever learnt."""
+
     def check(self, rules: Sequence[Rule]) -> Sequence[str]:
         return [line.command("add") for line in missing(_lines(rules))]
 
@@ -247,7 +290,28 @@ def _lines(rules: Iterable[Rule]) -> list[Line]:
     return list(dict.fromkeys(found))
 
 
+_BLIND = (
+    "iptables sees nothing that a bridge passes on, so a closed network on one is closed to all "
+    "(with driver veth it is not)"
+)
+_FORGETFUL = (
+    "iptables has no sets whose elements go by themselves, so one may go to addresses only, not "
+    "to domains"
+)
+
+
+def _refused(rule: Rule) -> str:
+    match rule:
+        case Meet() | Reach(bridged=True) | Serve(bridged=True):
+            return _BLIND
+        case Learnt():
+            return _FORGETFUL
+    return ""
+
+
 def _of(rule: Rule) -> Iterator[Line]:
+    if why := _refused(rule):
+        raise IptablesError(errno.EOPNOTSUPP, why)
     match rule:
         case Isolate():
             yield from _isolated(rule)
@@ -303,9 +367,50 @@ def _of(rule: Rule) -> Iterator[Line]:
             yield _line(address.version, "filter", "ALLOWED", words)
         case NoTransit(version):
             yield _line(version, "filter", "TRANSIT", "-j DROP")
+        case Closed():
+            pass  # the bridge itself keeps its ports apart
+        case Reach(client, server, port, protocol, count):
+            words = f"-i {_name(client)} -o {_name(server)} {_services(protocol, port, count)}"
+            for v in (4, 6):
+                yield _line(v, "filter", "SIBLINGS", f"{words} -j ACCEPT")
+        case Serve(server, port, protocol, count, _, subnets):
+            ports = _services(protocol, port, count)
+            for subnet in subnets:
+                words = f"-o {_name(server)} -s {subnet} {ports} -j ACCEPT"
+                yield _line(subnet.version, "filter", "SIBLINGS", words)
+        case NoHost(link, gateways):
+            for gateway in gateways:
+                for needed in (_PING[gateway.version], *(_ports(p, 53, 1) for p in ("tcp", "udp"))):
+                    words = f"-i {_name(link)} -d {gateway} {needed} -j RETURN"
+                    yield _line(gateway.version, "filter", "HOST", words, first=True)
+            for v in (4, 6):
+                yield _line(v, "filter", "INPUT", f"-i {_name(link)} -j NETKIT-HOST")
+        case HostPort(link, port, protocol, count, address):
+            words = f"-i {_name(link)} {_ports(protocol, port, count)} -j RETURN"
+            if address is not None:
+                words = f"-s {address} {words}"
+            for v in (4, 6) if address is None else (address.version,):
+                yield _line(v, "filter", "HOST", words, first=True)
+        case Confine() | Egress():
+            yield from _confined(rule)
+
+
+def _confined(rule: Confine | Egress) -> Iterator[Line]:
+    """What leaves by way of the list, or an exception to that."""
+    who = f"-i {_name(rule.link)}" if rule.link is not None else f"-s {rule.address}"
+    if isinstance(rule, Confine):
+        for v in (4, 6) if rule.address is None else (rule.address.version,):
+            yield _line(v, "filter", "LEAVE", f"{who} -j NETKIT-EGRESS")
+        return
+    protocols = ("tcp", "udp") if rule.port and not rule.protocol else (rule.protocol,)
+    for protocol in protocols:
+        ports = _services(protocol, rule.port, rule.count)
+        words = f"{who} -d {rule.destination} {ports} -j ACCEPT"
+        yield _line(rule.destination.version, "filter", "EGRESS", words, first=True)
 
 
 _TRANSLATED = "-m conntrack --ctstate DNAT"
+_PING = {4: "-p icmp -m icmp --icmp-type 8", 6: "-p icmpv6 -m icmp6 --icmpv6-type 128"}
 _ASKS = "-m icmp6 --icmpv6-type 135"  # neighbour solicitation: whether an address is free
 
 
@@ -327,6 +432,7 @@ def _isolated(rule: Isolate) -> Iterator[Line]:
             yield _line(v, "filter", "OPEN", f"-o {link} -j ACCEPT")
         yield _line(v, "filter", "FROM", f"-i {link} -j NETKIT-INSIDE")
         yield _line(v, "filter", "TO", f"-o {link} -j DROP")
+        yield _line(v, "filter", "LEAVE", f"-o {link} -j RETURN", first=True)
         yield _line(v, "filter", "LINKS", f"-i {link} -j NETKIT-OURS")
         yield _line(v, "filter", "LINKS", f"-o {link} -j NETKIT-OURS")
         yield _line(v, "nat", "OUTWARDS", f"-o {link} -j RETURN", first=True)
@@ -397,6 +503,13 @@ def _ports(protocol: str, first: int, count: int) -> str:
         )
     ports = str(first) if count == 1 else f"{first}:{first + count - 1}"
     return f"-p {protocol} -m {protocol} --dport {ports}"
+
+
+def _services(protocol: str | None, port: int | None, count: int) -> str:
+    """Ports; or all of a protocol, or all there is."""
+    if protocol is None or port is not None:
+        return "" if protocol is None or port is None else _ports(protocol, port, count)
+    return f"-p {protocol}"
 
 
 def _name(link: str) -> str:
@@ -631,7 +744,7 @@ class _Worker:
                 stderr=subprocess.DEVNULL,
                 env={},
                 cwd="/",
-                start_new_session=True,  # ^C is for netkit, which then has things to undo
+                process_group=0,  # ^C is for netkit, which then has things to undo
             )
         self.pid = self._process.pid
 

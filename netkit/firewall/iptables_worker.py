@@ -37,6 +37,7 @@ _SONAMES = {
     "ip4tc": "libip4tc.so.2",
     "ip6tc": "libip6tc.so.2",
 }
+_WITHOUT_VALUE = ("--limit-iface-in",)
 _KINDS = {"-s": "src", "-d": "dst", "-i": "in_interface", "-o": "out_interface", "-p": "protocol"}
 
 
@@ -197,7 +198,7 @@ def parsed(words: Sequence[str]) -> Words:
     for word in rest:
         inverted = "!" if word == "!" else ""
         word = next(rest) if inverted else word
-        value = next(rest)
+        value = "" if word in _WITHOUT_VALUE else next(rest)
         if word in _KINDS:
             found.entry[_KINDS[word]] = inverted + value
         elif word == "-m":

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 REQUEST, ACK, CREATE, DUMP = 0x1, 0x4, 0x400, 0x300  # NLM_F_*, linux/netlink.h
 ERROR, DONE = 2, 3
+OURS = 0x6E65746B  # the number of every request of netkit's: whoever listens knows it by that
 _NETLINK_NETFILTER = 12
 _TIMEOUT_S = 10
 _kept = threading.local()
@@ -60,7 +61,8 @@ def close() -> None:
 def message(kind: int, flags: int, family: int, body: bytes = b"", *, resource: int = 0) -> bytes:
     """A request; *resource* is the subsystem a batch is for, where it begins and ends."""
     resource = socket.htons(resource)
-    return struct.pack("=IHHIIBBH", 20 + len(body), kind, flags, 1, 0, family, 0, resource) + body
+    header = struct.pack("=IHHII", 20 + len(body), kind, flags, OURS, 0)
+    return header + struct.pack("=BBH", family, 0, resource) + body
 
 
 def messages(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
@@ -70,6 +72,17 @@ def messages(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
         length, kind = struct.unpack_from("=IH", data)
         yield kind, data[16:length]
         data = data[(length + 3) & ~3 :]
+
+
+def answers(sock: socket.socket) -> Iterator[bytes]:
+    """The body of each message up to the end of a dump, or to the acknowledgement."""
+    while True:
+        for kind, body in messages(sock):
+            if kind == ERROR and (error := refusal(body)):
+                raise error
+            if kind in (ERROR, DONE):
+                return
+            yield body
 
 
 def refusal(body: bytes) -> OSError | None:

@@ -1,216 +1,56 @@
 """The nftables back end: two static tables, and set and map elements for all that varies.
 
 Shapes   table `inet netkit` filters and translates, table `bridge netkit` guards the ports; chains
-         never change after `open`; a network, a port or a container is a handful of elements.
-         Sets whose names end in 4 or 6 are those of that IP version
+         never change after `open` (netkit.firewall.tables); a network, a port or a container is a
+         handful of elements
 Errors   NftError, with nft's own sentence; of elements OSError with the kernel's
-Source   nft(8); Docker's semantics for published ports; trust.md S01-S20 for the guards
+Source   nft(8)
 
 A lookup in a set costs the same with one element as with ten thousand, and adding an element costs
-the same however many there are: that is why nothing here is ever a rule per container.
+the same however many there are: that is why nothing here is ever a rule per container. Of a set
+with intervals that holds while few have the first field of the key: so it is what differs most.
 """
 
 from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from ipaddress import ip_network
 from itertools import groupby
 
+from netkit.addresses import Address
 from netkit.firewall import (
     Admit,
     Allow,
+    Closed,
+    Confine,
     Cover,
+    Egress,
     Guard,
     Hide,
+    HostPort,
     Isolate,
+    Learnt,
     Masquerade,
+    Meet,
+    NoHost,
     NoTransit,
     Outgoing,
     Plain,
     Publish,
+    Reach,
     Rule,
+    Serve,
     Siblings,
     Source,
     Spare,
     elements,
     libnftables,
+    structure,
 )
 from netkit.firewall.elements import Element
-
-# What there is of each set for each IP version: {v} is 4 or 6, {type} ipv4_addr or ipv6_addr
-_BY_VERSION = """\
-	set loop{v} { type {type} . {type}; flags interval; }
-	set siblings{v} { type {type} . {type}; flags interval; }
-	set hidden{v} { type {type}; }
-	set covered{v} { type {type}; }
-	set spared{v} { type {type} . {type} . inet_proto . inet_service; flags interval; }
-	set sources{v} { type ifname . {type}; }
-	set allowed{v} { type {type} . inet_proto . inet_service; flags interval; }
-	map ports{v} { type {type} . inet_proto . inet_service : {type} . inet_service; }
-	map wildcard{v} { type inet_proto . inet_service : {type} . inet_service; }
-	map ranges{v} { type {type} . inet_proto . inet_service : {type}; flags interval; }
-	map devices{v} { type ifname . inet_proto . inet_service : {type} . inet_service; }
-	map outgoing{v} { type {type} : {type}; }
-	map sourced{v} { type ifname : {type}; }
-"""
-_SETS_BY_VERSION = "".join(
-    _BY_VERSION.replace("{v}", version).replace("{type}", f"ipv{version}_addr") for version in "46"
-)
-
-SCRIPT = f"""\
-table inet netkit {{
-	set inside {{ type ifname; }}
-	set plain {{ type ifname; }}
-	set internal {{ type ifname; }}
-	set same {{ type ifname . ifname; }}
-	set guarded {{ type ifname; }}
-	set masqueraded {{ type nf_proto . ifname; }}
-	set open {{ type nf_proto . ifname; }}
-	set routed {{ type nf_proto . ifname; }}
-	set transit {{ type nf_proto; }}
-{_SETS_BY_VERSION}
-	# yours: runs first on all that is forwarded, and netkit never writes to it
-	chain admin {{
-	}}
-
-	# route_localnet is on for our bridges, so that localhost can reach published ports:
-	# hence nobody behind them may reach the host's own loopback
-	chain raw {{
-		type filter hook prerouting priority raw; policy accept;
-		iifname @inside ip daddr 127.0.0.0/8 drop
-		iifname @plain ip daddr 127.0.0.0/8 drop
-		iifname @guarded jump source
-	}}
-
-	chain source {{
-		iifname . ip saddr @sources4 return
-		iifname . ip6 saddr @sources6 return
-		drop
-	}}
-
-	chain forward {{
-		type filter hook forward priority filter; policy accept;
-		jump admin
-		iifname != @inside oifname != @inside jump transit
-		iifname . oifname @same accept
-		ct state invalid drop
-		iifname @internal drop
-		oifname @internal drop
-		ct state established,related accept
-		ct status dnat accept
-		ip daddr . meta l4proto . th dport @allowed4 accept
-		ip6 daddr . meta l4proto . th dport @allowed6 accept
-		meta nfproto . oifname @routed meta l4proto {{ icmp, ipv6-icmp }} accept
-		iifname @guarded oifname @guarded ip saddr . ip daddr @siblings4 accept
-		iifname @guarded oifname @guarded ip6 saddr . ip6 daddr @siblings6 accept
-		iifname != @inside meta nfproto . oifname @open accept
-		oifname @inside drop
-	}}
-
-	# not ours: dropped only if it is we who made a router of this host
-	chain transit {{
-		iifname @plain accept
-		oifname @plain accept
-		ct state established,related accept
-		meta nfproto @transit drop
-		accept
-	}}
-
-	# 127.0.0.0/8 from outside is never translated: the kernel then drops it as a martian
-	chain prerouting {{
-		type nat hook prerouting priority dstnat; policy accept;
-		ip daddr != 127.0.0.0/8 fib daddr type local jump publish
-		ip6 daddr != ::1 fib daddr type local jump publish
-	}}
-
-	# the kernel routes nothing from ::1 off the loopback: left to whoever listens there
-	chain output {{
-		type nat hook output priority -100; policy accept;
-		ip6 daddr ::1 accept
-		fib daddr type local jump publish
-	}}
-
-	chain publish {{
-		ip saddr . ip daddr . meta l4proto . th dport @spared4 return
-		ip6 saddr . ip6 daddr . meta l4proto . th dport @spared6 return
-		dnat ip to ip daddr . meta l4proto . th dport map @ports4
-		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
-		dnat ip to iifname . meta l4proto . th dport map @devices4
-		dnat ip6 to iifname . meta l4proto . th dport map @devices6
-		dnat ip to meta l4proto . th dport map @wildcard4
-		dnat ip6 to meta l4proto . th dport map @wildcard6
-		dnat ip to ip daddr . meta l4proto . th dport map @ranges4
-		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges6
-	}}
-
-	# a container that meets its own network through a published port must see the host's
-	# address, or the answer would take the short way back, untranslated
-	chain postrouting {{
-		type nat hook postrouting priority srcnat; policy accept;
-		ip daddr 224.0.0.0/4 accept
-		ip6 daddr ff00::/8 accept
-		oifname != @inside jump outwards
-		ct status dnat ip saddr . ip daddr @loop4 masquerade
-		ct status dnat ip6 saddr . ip6 daddr @loop6 masquerade
-		ct status dnat ip daddr @covered4 masquerade
-		ct status dnat ip6 daddr @covered6 masquerade
-		ct status dnat ip saddr 127.0.0.0/8 oifname @inside masquerade
-		ct status dnat ip saddr 127.0.0.0/8 oifname @plain masquerade
-		ip saddr @hidden4 ip saddr . ip daddr != @loop4 masquerade
-		ip6 saddr @hidden6 ip6 saddr . ip6 daddr != @loop6 masquerade
-	}}
-
-	chain outwards {{
-		snat ip to ip saddr map @outgoing4
-		snat ip6 to ip6 saddr map @outgoing6
-		snat ip to iifname map @sourced4
-		snat ip6 to iifname map @sourced6
-		meta nfproto . iifname @masqueraded masquerade
-	}}
-}}
-table bridge netkit {{
-	set ports {{ type ifname; }}
-	set addresses4 {{ type ifname . ether_addr . ipv4_addr; }}
-	set addresses6 {{ type ifname . ether_addr . ipv6_addr; }}
-	set targets {{ typeof iifname . ether saddr . @th,64,128; }}
-	set unaddressed {{ type ifname . ether_addr . ether_type; }}
-
-	chain arp_sender {{
-		iifname . arp saddr ether . arp saddr ip @addresses4 accept
-	}}
-
-	# nobody advertises a neighbour but itself (the target is what follows 8 bytes of ICMPv6),
-	# and from no address one may only ask whether one's own is free, and listen
-	chain neighbour {{
-		icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @targets drop
-		ip6 saddr != :: accept
-		icmpv6 type {{ nd-neighbor-solicit, mld-listener-report, mld2-listener-report }} accept
-	}}
-
-	# what a port sends must bear its own MAC and address, in ARP and ND too; all else (IPv6 on an
-	# IPv4 network, VLAN tags but on a trunk, router advertisements, DHCP answers, spanning tree)
-	# is dropped before the bridge learns from it
-	chain guard {{
-		type filter hook prerouting priority -300; policy accept;
-		iifname != @ports accept
-		ether type {{ 8021q, 8021ad }} iifname . ether saddr . ether type != @unaddressed drop
-		udp sport {{ 67, 547 }} drop
-		iifname . ether saddr . ip saddr @addresses4 accept
-		iifname . ether saddr . arp saddr ip @addresses4 jump arp_sender
-		icmpv6 type {{ nd-router-advert, nd-redirect }} drop
-		iifname . ether saddr . ip6 saddr @addresses6 jump neighbour
-		iifname . ether saddr . ether type @unaddressed accept
-		drop
-	}}
-
-	# slow protocols (LACP …) pass prerouting by, and the bridge would learn their sender's MAC
-	chain guard_local {{
-		type filter hook input priority -300; policy accept;
-		iifname @ports ether daddr 01:80:c2:00:00:02 drop
-	}}
-}}
-"""
+from netkit.firewall.tables import SCRIPT
 
 _OURS = {"table inet netkit", "table bridge netkit"}
 _HOMES = r"(?m)^\t(chain|set|map) (\w+) {"
@@ -220,6 +60,11 @@ class Nftables:
     """Rules as elements; every call is one transaction."""
 
     name = "nftables"
+    sees_bridges = True
+    learns = True
+
+    def refuses(self, rules: Sequence[Rule]) -> str:
+        return ""
 
     def script(self) -> str:
         return SCRIPT
@@ -230,8 +75,9 @@ class Nftables:
     def listing(self) -> str:
         return "\n".join(libnftables.run(f"list {table}") for table in sorted(_OURS & _tables()))
 
-    def open(self) -> None:
-        libnftables.run(self._clear() + SCRIPT)
+    def open(self, rules: Sequence[Rule] = ()) -> None:
+        coming = dict.fromkeys(_elements(rules))
+        libnftables.run(self._clear() + SCRIPT + "\n".join(_lines("add", coming)))
 
     def close(self) -> None:
         if script := self._clear():
@@ -240,8 +86,19 @@ class Nftables:
     def is_open(self) -> bool:
         return _tables() >= _OURS
 
+    def altered(self) -> Sequence[str]:
+        return structure.altered(SCRIPT, but=("admin",))
+
     def add(self, rules: Sequence[Rule]) -> None:
-        elements.add(_elements(rules), SCRIPT)
+        self._put(_elements(rules))
+
+    def _put(self, coming: Sequence[Element]) -> None:
+        try:
+            elements.add(coming, SCRIPT)
+        except OSError as error:
+            if error.errno != errno.ENOENT or not self._mend():
+                raise
+            elements.add(coming, SCRIPT)
 
     def delete(self, rules: Sequence[Rule]) -> None:
         ours = _elements(rules)
@@ -251,6 +108,27 @@ class Nftables:
             if error.errno != errno.ENOENT:
                 raise
             self._delete_each(ours)
+
+    def exchange(self, gone: Sequence[Rule], added: Sequence[Rule]) -> None:
+        old, new = _elements(gone), _elements(added)
+        leaving = [element for element in old if element not in new]
+        coming = [element for element in new if element not in old]
+        try:
+            elements.exchange(leaving, coming, SCRIPT)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            self._delete_each(leaving)
+            self._put(coming)
+
+    def forget(self, addresses: Sequence[Address]) -> None:
+        for version in {address.version for address in addresses}:
+            ours = "|".join(re.escape(str(address)) for address in addresses)
+            for kind in ("learnt", "learnt_all"):
+                home = f"inet netkit {kind}{version}"
+                listed = libnftables.run(f"list set {home}")
+                keys = re.findall(rf"[{{,]\s+((?:{ours})(?: \. [^\s,]+)+)", listed)
+                self._delete_each(Element(home, key) for key in keys)
 
     def _delete_each(self, ours: Iterable[Element]) -> None:
         """One is gone already, and nft takes all or nothing: take the rest one by one."""
@@ -272,8 +150,39 @@ class Nftables:
                 missing.extend(_lines("add", [element]))
         return missing
 
+    def among(self, rules: Sequence[Rule], taken: Set[tuple[str, bytes]]) -> list[Rule]:
+        """Those rules that need one of the elements *taken* (netkit.firewall.notices)."""
+        return [
+            rule for rule in rules if not taken.isdisjoint(elements.keys(_elements([rule]), SCRIPT))
+        ]
+
     def lines(self, rules: Sequence[Rule], verb: str = "add") -> Sequence[str]:
         return _lines(verb, _elements(rules))
+
+    def _mend(self) -> bool:
+        """Let tables that an older netkit made be as they are made now; nothing of theirs is lost.
+
+        All in one transaction, chains emptied and filled. False: there is nothing to mend.
+        """
+        there = {
+            (table.partition(" {")[0], *home)
+            for table in self.listing().split("table ")[1:]
+            for home in re.findall(_HOMES, table)
+        }
+        wanted = {
+            (table.partition(" {")[0], *home)
+            for table in SCRIPT.split("table ")[1:]
+            for home in re.findall(_HOMES, table)
+        }
+        if not self.is_open() or wanted <= there:
+            return False
+        emptied = sorted(
+            f"flush chain {table} {name}\n"
+            for table, kind, name in there
+            if kind == "chain" and name != "admin"
+        )
+        libnftables.run("".join(emptied) + SCRIPT)
+        return True
 
     def _clear(self) -> str:
         """What removes our tables; rules somebody put into `admin` stay, in their table."""
@@ -307,6 +216,7 @@ def _elements(rules: Iterable[Rule]) -> list[Element]:
 
 
 _FAMILY = {4: "ipv4", 6: "ipv6"}
+_EVERYBODY = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _DETECTION = "::"  # the sender of who asks whether its address is free (RFC 4862 5.4.2)
 
 
@@ -348,6 +258,34 @@ def _of(rule: Rule) -> Iterable[Element]:
             yield _inet("allowed", key, version=address.version)
         case NoTransit(version):
             yield _inet("transit", _FAMILY[version])
+        case Closed(port, link, mac):
+            yield Element("bridge netkit closed", f'"{port}"')
+            yield Element("bridge netkit reach_all", f'"{port}" . "{port}"')
+            yield _inet("stations", f'"{link}" . {mac}')
+        case Meet(one, None):
+            yield Element("bridge netkit meet_all", f'"{one}"')
+        case Meet(one, other):
+            yield Element("bridge netkit meet", f'"{one}" . "{other}"')
+        case Reach():
+            yield _reached(rule)
+        case Serve():
+            yield from _served(rule)
+        case NoHost(link, gateways):
+            yield _inet("hostless", f'"{link}"')
+            for gateway in gateways:
+                yield _inet("gateways", f'"{link}" . {gateway}', version=gateway.version)
+        case HostPort(link, port, protocol, count, address):
+            for net in _EVERYBODY if address is None else (address,):
+                key = f'{net} . "{link}" . {protocol} . {_ports(port, count)}'
+                yield _inet("host_ports", key, version=net.version)
+        case Confine(link, None):
+            yield _inet("confined", f'"{link}"')
+        case Confine(_, address) if address is not None:
+            yield _inet("confined", str(address), version=address.version)
+        case Egress():
+            yield from _let_out(rule)
+        case Learnt():
+            yield from _learnt(rule)
 
 
 def _inet(kind: str, key: str, data: str = "", *, version: int | None = None) -> Element:
@@ -361,8 +299,7 @@ def _ports(first: int, count: int) -> str:
 def _isolated(rule: Isolate) -> Iterable[Element]:
     link = f'"{rule.link}"'
     yield _inet("inside", link)
-    if rule.icc:
-        yield _inet("same", f"{link} . {link}")
+    yield _inet("same" if rule.icc else "switched", f"{link} . {link}")
     if rule.internal:
         yield _inet("internal", link)
     for subnet in rule.subnets:
@@ -422,11 +359,55 @@ def _published(rule: Publish) -> Iterable[Element]:
             yield _inet("wildcard", key, data, version=version)
 
 
+def _reached(rule: Reach) -> Element:
+    home = f"{'bridge' if rule.bridged else 'inet'} netkit reach"
+    key = f'"{rule.client}" . "{rule.server}"'
+    if rule.port is None:
+        return Element(f"{home}_all", key)
+    home += "_ranges" * (rule.count > 1)
+    return Element(home, f"{key} . {rule.protocol} . {_ports(rule.port, rule.count)}")
+
+
+def _served(rule: Serve) -> Iterable[Element]:
+    kind, which = "serve_all", ""
+    if rule.port is not None:
+        kind, which = "serve", f" . {rule.protocol} . {_ports(rule.port, rule.count)}"
+    if rule.bridged:
+        kind += "_ranges" * (rule.count > 1)
+        yield Element(f"bridge netkit {kind}", f'"{rule.server}"{which}')
+        return
+    for subnet in rule.subnets:
+        yield _inet(kind, f'"{rule.server}" . {subnet}{which}', version=subnet.version)
+
+
+def _let_out(rule: Egress) -> Iterable[Element]:
+    kind, who = ("egress", rule.address) if rule.link is None else ("link_egress", f'"{rule.link}"')
+    key, version = f"{rule.destination} . {who}", rule.destination.version
+    if rule.port is None and rule.protocol is None:
+        yield _inet(f"{kind}_all", key, version=version)
+        return
+    ports = "0-65535" if rule.port is None else _ports(rule.port, rule.count)
+    for protocol in (rule.protocol,) if rule.protocol else ("tcp", "udp"):
+        yield _inet(kind, f"{key} . {protocol} . {ports}", version=version)
+
+
+def _learnt(rule: Learnt) -> Iterable[Element]:
+    """Looked up among many and put by the dozen: so there are no ranges."""
+    key, version = f"{rule.address} . {rule.destination}", rule.address.version
+    if rule.port is None:
+        element = _inet("learnt_all", key, version=version)
+        yield element._replace(timeout_s=rule.timeout_s)
+        return
+    for protocol in (rule.protocol,) if rule.protocol else ("tcp", "udp"):
+        for port in range(rule.port, rule.port + rule.count):
+            element = _inet("learnt", f"{key} . {protocol} . {port}", version=version)
+            yield element._replace(timeout_s=rule.timeout_s)
+
+
 def _lines(verb: str, elements: Iterable[Element]) -> list[str]:
     """One line for each run of elements with the same home."""
     lines = []
     for home, group in groupby(elements, key=lambda element: element.home):
-        with_data = verb == "add"
-        items = [f"{e.key} : {e.data}" if e.data and with_data else e.key for e in group]
+        items = [element.text() if verb == "add" else element.key for element in group]
         lines.append(f"{verb} element {home} {{ {', '.join(items)} }}")
     return lines

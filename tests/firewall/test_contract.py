@@ -17,17 +17,26 @@ from netkit.errors import KernelRefused
 from netkit.firewall import (
     Admit,
     Allow,
+    Closed,
+    Confine,
     Cover,
+    Egress,
     Firewall,
     Guard,
     Hide,
+    HostPort,
     Isolate,
+    Learnt,
     Masquerade,
+    Meet,
+    NoHost,
     NoTransit,
     Outgoing,
     Plain,
     Publish,
+    Reach,
     Rule,
+    Serve,
     Siblings,
     Source,
     Spare,
@@ -37,7 +46,7 @@ from netkit.firewall import (
 )
 from netkit.firewall.nftables import Nftables
 from netkit.firewall.none import NoFirewall
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host, run, snapshot, without_iptables
 from tests.fakes import FakeFirewall, refused
 
@@ -85,6 +94,46 @@ RULES: dict[str, Rule] = {
     "no transit": NoTransit(4),
     "no transit of IPv6": NoTransit(6),
 }
+# who may talk to whom
+ACCESS: dict[str, Rule] = {
+    "reach": Reach("veth7", "veth8", 80, "tcp", bridged=False),
+    "reach a range": Reach("veth7", "veth8", 8000, "udp", 10, bridged=False),
+    "reach everything": Reach("veth7", "veth9", bridged=False),
+    "serve": Serve("veth8", 80, "tcp", 1, False, (NET, NET6)),
+    "serve a range": Serve("veth8", 8000, "udp", 10, False, (NET,)),
+    "serve everything": Serve("veth9", None, None, 1, False, (NET, NET6)),
+    "no host": NoHost("br0", (DB, DB6)),
+    "port of the host": HostPort("br0", 9100, "tcp"),
+    "range of the host": HostPort("br0", 9200, "udp", 10),
+    "port of the host for one": HostPort("br0", 9100, "udp", 1, WEB),
+    "port of the host for one of IPv6": HostPort("br0", 9100, "udp", 1, WEB6),
+    "confine": Confine(link="br0"),
+    "confine one": Confine(address=WEB),
+    "confine one of IPv6": Confine(address=WEB6),
+    "egress": Egress(NET, 443, "tcp", link="br0"),
+    "egress of IPv6": Egress(NET6, 443, "tcp", link="br0"),
+    "egress to everything": Egress(IPv4Network("0.0.0.0/0"), link="br0"),
+    "egress by two protocols": Egress(NET, 53, link="br1"),
+    "egress by all of a protocol": Egress(NET, None, "udp", link="br2"),
+    "egress of one": Egress(NET, 8000, "tcp", 10, address=WEB),
+    "egress of one to everything": Egress(NET6, address=WEB6),
+}
+# what only a back end can that sees bridges, and has elements that go by themselves
+BRIDGED: dict[str, Rule] = {
+    "closed": Closed("veth1", "br0", "02:42:0a:58:00:02"),
+    "meet": Meet("veth1", "veth2"),
+    "meet everybody": Meet("veth1", None),
+    "bridged reach": Reach("veth1", "veth2", 80, "tcp"),
+    "bridged reach of a range": Reach("veth1", "veth2", 8000, "udp", 10),
+    "bridged reach of everything": Reach("veth1", "veth3"),
+    "bridged serve": Serve("veth1", 80, "tcp"),
+    "bridged serve of a range": Serve("veth1", 8000, "udp", 10),
+    "bridged serve of everything": Serve("veth2"),
+    "learnt": Learnt(WEB, OUTSIDE, 300, 443, "tcp"),
+    "learnt ports of IPv6": Learnt(WEB6, IPv6Address("2001:db8::1"), 300, 53, None, 3),
+    "learnt everything": Learnt(WEB, OUTSIDE, 300),
+}
+ALL = [*RULES.values(), *ACCESS.values()]
 # what wants the same key as one above, for another end
 CLASHES: dict[str, Rule] = {
     "masquerade as somebody": Masquerade("br1", 4, HERE),
@@ -95,6 +144,9 @@ CLASHES: dict[str, Rule] = {
     "publish on a device": Publish(None, 8080, WEB, 80, "tcp", device="lan0"),
     "publish a range": Publish(None, 9099, DB, 9099, "tcp", 2),
     "publish a range elsewhere": Publish(HERE, 7002, DB, 82, "tcp"),
+    "reach a range": Reach("veth7", "veth8", 8009, "udp", 2, bridged=False),
+    "range of the host": HostPort("br0", 9209, "udp"),
+    "egress of one": Egress(NET, 8009, "tcp", address=WEB),
 }
 
 
@@ -132,6 +184,74 @@ def test_a_rule_is_there_until_it_is_deleted(firewall: Firewall, kind: str) -> N
     assert firewall.check([rule])
 
 
+def test_a_rule_of_access_is_there_until_it_is_deleted_and_twice_is_once(
+    firewall: Firewall,
+) -> None:
+    for kind, rule in ACCESS.items():
+        comes_and_goes(firewall, kind, rule)
+
+
+def test_a_rule_of_bridges_or_for_a_time_comes_and_goes_likewise_or_is_refused(
+    firewall: Firewall,
+) -> None:
+    good = RULES["publish"]
+    for kind, rule in BRIDGED.items():
+        if firewall.name != "iptables":
+            comes_and_goes(firewall, kind, rule)
+        elif kind != "closed":  # that a port is closed is the bridge's doing
+            with refused(errno.EOPNOTSUPP):
+                firewall.add([good, rule])
+            assert firewall.check([good])
+            assert "iptables" in firewall.refuses([good, rule])
+
+
+def comes_and_goes(firewall: Firewall, kind: str, rule: Rule) -> None:
+    assert firewall.check([rule]), kind
+    firewall.delete([rule])
+    firewall.add([rule])
+    firewall.add([rule])
+    assert firewall.check([rule]) == [], kind
+    firewall.delete([rule])
+    assert firewall.check([rule]), kind
+    firewall.delete([rule])
+
+
+def test_no_rule_is_refused_that_both_have(firewall: Firewall) -> None:
+    assert firewall.refuses(ALL) == ""
+
+
+def test_what_is_exchanged_takes_the_place_of_what_it_overlaps(firewall: Firewall) -> None:
+    """What both lists say stays in force."""
+    narrow = Egress(IPv4Network("10.88.0.0/24"), 80, "tcp", 20, address=WEB)
+    wide = Egress(IPv4Network("10.0.0.0/8"), 90, "tcp", address=WEB)
+    both = ACCESS["confine one"]
+    firewall.add([narrow, both])
+    firewall.exchange([narrow, both], [wide, both])
+    assert firewall.check([wide, both]) == []
+    assert firewall.check([narrow])
+
+
+def test_what_one_address_has_learnt_is_forgotten_and_nobody_elses(firewall: Firewall) -> None:
+    """Not even what others have learnt of that address."""
+    if not firewall.learns:
+        pytest.skip("iptables learns nothing")
+    ours: list[Rule] = [
+        Learnt(WEB, OUTSIDE, 300, 443, "tcp"),
+        Learnt(WEB, OUTSIDE, 300),
+        Learnt(WEB6, WEB6, 300),
+    ]
+    others: list[Rule] = [
+        Learnt(DB, WEB, 300, 443, "tcp"),
+        Learnt(DB, WEB, 300),
+        Learnt(IPv4Address("10.88.0.22"), OUTSIDE, 300, 443),
+    ]
+    firewall.add([*ours, *others])
+    firewall.forget([WEB, WEB6])
+    assert firewall.check(others) == []
+    assert all(firewall.check([rule]) for rule in ours)
+    firewall.forget([WEB])
+
+
 def test_check_names_the_rule_that_is_missing_and_no_other(firewall: Firewall) -> None:
     firewall.add([RULES["publish"], RULES["masquerade"]])
     firewall.delete([RULES["publish"]])
@@ -140,7 +260,7 @@ def test_check_names_the_rule_that_is_missing_and_no_other(firewall: Firewall) -
 
 
 def test_all_rules_together_come_and_go_in_one_call(firewall: Firewall) -> None:
-    rules = list(RULES.values())
+    rules = ALL
     firewall.add(rules)
     assert firewall.check(rules) == []
     firewall.delete(rules)
@@ -174,7 +294,7 @@ def test_deleting_goes_on_past_what_is_gone(firewall: Firewall) -> None:
 
 @pytest.mark.parametrize("kind", CLASHES)
 def test_one_bad_rule_leaves_nothing_of_the_good_ones(firewall: Firewall, kind: str) -> None:
-    held, good = RULES[kind], RULES["isolate"]
+    held, good = {**RULES, **ACCESS}[kind], RULES["isolate"]
     firewall.add([held])
     with refused(errno.EEXIST):
         firewall.add([good, CLASHES[kind]])
@@ -203,10 +323,10 @@ def test_without_tables_nothing_can_be_added_and_all_can_be_deleted(firewall: Fi
 
 
 def test_open_begins_empty(firewall: Firewall) -> None:
-    firewall.add(list(RULES.values()))
+    firewall.add(ALL)
     firewall.open()
     assert firewall.is_open()
-    assert all(firewall.check([rule]) for rule in RULES.values())
+    assert all(firewall.check([rule]) for rule in ALL)
 
 
 # -- nftables alone
@@ -226,14 +346,14 @@ def test_close_takes_away_all_that_open_made_and_nothing_else(nftables: Nftables
     run("nft 'table inet other { chain c { counter; }; }'")
     before = run("nft list ruleset")
     nftables.open()
-    nftables.add(list(RULES.values()))
+    nftables.add(ALL)
     nftables.close()
     assert run("nft list ruleset") == before
 
 
 def test_the_operators_own_chain_is_kept_on_close_and_found_again(nftables: Nftables) -> None:
     nftables.open()
-    nftables.add(list(RULES.values()))
+    nftables.add(ALL)
     run("nft add rule inet netkit admin ip saddr 192.0.2.1 drop")
     nftables.close()
     kept = run("nft list ruleset")
@@ -258,7 +378,8 @@ def test_the_script_is_what_an_operator_can_run(nftables: Nftables) -> None:
 
 
 def test_the_lines_are_what_an_operator_can_run(nftables: Nftables) -> None:
-    rules = list(RULES.values())
+    # but those whose time is shown, which runs
+    rules = [*ALL, *(rule for rule in BRIDGED.values() if not isinstance(rule, Learnt))]
     nftables.open()
     empty = run("nft list ruleset")
     nftables.add(rules)
@@ -269,6 +390,15 @@ def test_the_lines_are_what_an_operator_can_run(nftables: Nftables) -> None:
     assert run("nft list ruleset") == ours
     script(nftables.lines(rules, "delete"))
     assert run("nft list ruleset") == empty
+
+
+def test_the_lines_say_for_how_long(nftables: Nftables) -> None:
+    nftables.open()
+    script(nftables.lines([BRIDGED["learnt"]]))
+    assert nftables.check([BRIDGED["learnt"]]) == []
+    assert "timeout 5m" in run("nft list set inet netkit learnt4")
+    script(nftables.lines([BRIDGED["learnt"]], "delete"))
+    assert nftables.check([BRIDGED["learnt"]])
 
 
 def test_a_thousand_elements_are_one_transaction(nftables: Nftables) -> None:
@@ -293,8 +423,27 @@ def test_elements_are_put_without_asking_what_there_is(nftables: Nftables) -> No
     libnftables.forget()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(libnftables, "run", lambda script: pytest.fail(script))
-        nftables.add(list(RULES.values()))
-        nftables.delete(list(RULES.values()))
+        nftables.add(ALL)
+        nftables.delete(ALL)
+
+
+def test_tables_of_an_older_netkit_are_mended_when_they_lack_something(nftables: Nftables) -> None:
+    """In one transaction, and nothing that was in them is lost; the operator's own least of all."""
+    nftables.open()
+    run("nft add rule inet netkit admin ip saddr 192.0.2.1 drop")
+    nftables.add(ALL)
+    whole = run("nft list ruleset")
+    run(
+        *(f"nft flush chain bridge netkit {chain}" for chain in ("forward", "between")),
+        *(f"nft delete chain bridge netkit {chain}" for chain in ("forward", "between")),
+        "nft delete set bridge netkit closed",
+        "nft insert rule inet netkit forward counter accept",
+    )
+    nftables.add([BRIDGED["closed"]])
+    assert nftables.check([*ALL, BRIDGED["closed"]]) == []
+    nftables.delete([BRIDGED["closed"]])
+    assert sorted(run("nft list ruleset").splitlines()) == sorted(whole.splitlines())
+    assert nftables.altered() == []
 
 
 def script(lines: object) -> None:
@@ -383,10 +532,13 @@ def test_rules_that_are_refused_in_the_middle_of_connect_leave_nothing(
 def test_no_firewall_accepts_everything_and_writes_nothing(host: Host) -> None:
     firewall: Firewall = NoFirewall()
     firewall.open()
-    firewall.add(list(RULES.values()))
+    firewall.add(ALL)
     assert firewall.is_open()
-    assert firewall.check(list(RULES.values())) == ()
-    firewall.delete(list(RULES.values()))
+    assert firewall.check(ALL) == ()
+    assert firewall.refuses([RULES["isolate"], RULES["guard"]]) == ""
+    for kind in ("no host", "confine", "reach", "serve"):
+        assert "without a firewall" in firewall.refuses([ACCESS[kind]])
+    firewall.delete(ALL)
     firewall.close()
-    assert (firewall.script(), firewall.lines(list(RULES.values()))) == ("", ())
+    assert (firewall.script(), firewall.lines(ALL)) == ("", ())
     assert run("nft list ruleset") == ""
