@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from netkit.errors import InvalidSpec
 
 if TYPE_CHECKING:
-    from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
+    from netkit.model import EndpointRecord, NetworkRecord
+    from netkit.specs import NetworkSpec, Request
     from netkit.steps import Plan
 
     Others = Callable[[], Sequence[EndpointRecord]]
@@ -48,6 +49,7 @@ class Traits(NamedTuple):
     publishes: bool = True  # ports of the host can lead to its endpoints
     bridge: bool = False  # its interface on the host is a bridge, with the gateway's address
     routed: bool = False  # each endpoint is alone on its link, with nothing but its own address
+    names: bool = False  # the host has the gateways' addresses, and can serve names at them
     lan: bool = False  # its subnets may be those of a network the host itself is on
     chooses: bool = True  # where no subnet is asked for, a free one is taken
     # a network as proposed, its options made valid and complete; *others* are those there are

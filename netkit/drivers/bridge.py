@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from netkit import addresses
-from netkit.drivers import Traits, routing, vlans
-from netkit.firewall import Guard, Rule
+from netkit.drivers import Traits, access, routing, vlans
+from netkit.firewall import Closed, Guard, Rule
 from netkit.kernel.sysctl import key
 from netkit.model import EndpointRecord, NetworkRecord
 from netkit.steps import (
@@ -24,6 +24,7 @@ from netkit.steps import (
     Announce,
     Bridge,
     LinkUp,
+    Localnet,
     OwnMac,
     Passage,
     Plan,
@@ -38,6 +39,7 @@ from netkit.steps import (
 TRAITS = Traits(
     options=vlans.OPTIONS,
     bridge=True,
+    names=True,
     settle=lambda net, spec, others: vlans.settle(net, spec),
 )
 
@@ -63,7 +65,7 @@ def network(net: NetworkRecord) -> Plan:
     plan += vlans.of_bridge(net)
     # localhost's connections to published ports leave through the bridge
     localnet = key("net.ipv4.conf", net.bridge, "route_localnet")
-    plan.append(Sysctl(key=localnet, value="1", dev=net.bridge if made else None))
+    plan.append(Localnet(key=localnet, value="1", dev=net.bridge if made else None))
     plan.append(Rules(rules=tuple(routing.edge(net, net.bridge, net.subnets))))
     plan += [Address(dev=net.bridge, address=ip, fresh=made) for ip in routing.own_addresses(net)]
     plan.append(LinkUp(dev=net.bridge, fresh=made, back=not made))
@@ -112,4 +114,5 @@ def _endpoint_rules(net: NetworkRecord, ep: EndpointRecord) -> tuple[Rule, ...]:
     if own and 6 in spoken:
         own.append(addresses.link_local(ep.mac))
     guard = Guard(ep.host_ifname, ep.mac, tuple(own), 6 in spoken or not spoken, vlans.tagged(net))
-    return (guard, *routing.published(net, ep))
+    closed = () if net.icc else (Closed(ep.host_ifname, net.bridge, ep.mac),)
+    return (guard, *closed, *access.of_endpoint(net, ep), *routing.published(net, ep))

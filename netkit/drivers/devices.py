@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
 
-from netkit import model, naming
+from netkit import naming, specs
 from netkit.drivers import routing
 from netkit.errors import Conflict, InvalidSpec
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec, Request
 from netkit.steps import Address, Announce, Device, DeviceUp, Parent, Plan, Step
 
 if TYPE_CHECKING:
@@ -67,14 +68,14 @@ def number(net: NetworkRecord, option: str, known: range) -> str | None:
     text = net.driver_options.get(option)
     if text is None:
         return None
-    if model.integer(option, text) not in known:
+    if specs.integer(option, text) not in known:
         refuse(net, option, text, "out of range", f"from {known[0]} to {known[-1]}")
     return str(int(text))
 
 
 def flag(net: NetworkRecord, option: str) -> str:
     text = net.driver_options.get(option, "false")
-    return str(model.boolean(option, text)).lower()
+    return str(specs.boolean(option, text)).lower()
 
 
 def ifname(net: NetworkRecord, option: str) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from netkit.drivers import Traits, devices, routing
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec
 from netkit.steps import Device, Plan
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from netkit.drivers import Traits, devices, routing
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec, Request
 from netkit.steps import Device, DeviceRoute, Plan
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from msgspec.structs import replace
 
 from netkit import addresses, naming
 from netkit.drivers import Traits, devices, routing
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec, Request
 from netkit.steps import Address, Device, LinkUp, Plan, Route, Step
 
 if TYPE_CHECKING:

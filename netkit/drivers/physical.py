@@ -23,7 +23,8 @@ from netkit.drivers import Traits, devices, routing
 from netkit.errors import Conflict, InvalidSpec
 from netkit.kernel import devices as hardware
 from netkit.kernel import netns
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec, Request
 from netkit.steps import Physical, Plan, Step, Tune
 
 if TYPE_CHECKING:

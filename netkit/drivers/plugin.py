@@ -22,7 +22,8 @@ from netkit import model
 from netkit.drivers import Traits, devices
 from netkit.errors import InvalidSpec
 from netkit.kernel import program
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec
 from netkit.steps import Plan, Setup
 
 PROTOCOL = 1

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address
 
 from netkit import addresses
+from netkit.drivers import access
 from netkit.firewall import Allow, Isolate, Masquerade, Publish, Rule
 from netkit.kernel.sysctl import key
 from netkit.model import EndpointRecord, NetworkRecord
@@ -56,7 +57,7 @@ def edge(net: NetworkRecord, link: str, subnets: Sequence[addresses.Network]) ->
             source = net.source(version)
             if version not in routed and (net.masquerade or source):
                 rules.append(Masquerade(link, version, source))
-    return rules
+    return [*rules, *access.of_link(net, link, [own.ip for own in own_addresses(net)])]
 
 
 def published(net: NetworkRecord, ep: EndpointRecord) -> list[Rule]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from netkit.drivers import Traits, devices
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec
 from netkit.steps import Enslave, Plan, Tap
 
 _IDS = range((1 << 32) - 1)  # the last one means nobody

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from ipaddress import ip_interface
 
 from netkit import addresses
-from netkit.drivers import Traits, routing
+from netkit.drivers import Traits, access, routing
 from netkit.firewall import Rule, Siblings, Source
 from netkit.kernel.sysctl import key
 from netkit.model import EndpointRecord, NetworkRecord
@@ -23,16 +23,16 @@ from netkit.steps import (
     Address,
     Alias,
     LinkUp,
+    Localnet,
     Pair,
     Passage,
     Plan,
     Route,
     Rules,
     Step,
-    Sysctl,
 )
 
-TRAITS = Traits(routed=True)
+TRAITS = Traits(routed=True, names=True)
 
 
 def shared(net: NetworkRecord) -> Mapping[str, Plan]:
@@ -63,7 +63,7 @@ def endpoint(net: NetworkRecord, ep: EndpointRecord) -> Plan:
             alias=routing.alias(ep.id),
         ),
         Alias(dev=outside, alias=routing.alias(ep.id)),
-        Sysctl(key=localnet, value="1", dev=outside),
+        Localnet(key=localnet, value="1", dev=outside),
         *routing.ipv6(net.versions, outside),
         *routing.ipv6(net.versions, inside, at),
         *(Address(dev=outside, address=gateway) for gateway in gateways),
@@ -91,5 +91,6 @@ def _rules(net: NetworkRecord, ep: EndpointRecord) -> tuple[Rule, ...]:
     return (
         Source(ep.host_ifname, tuple(own)),
         *routing.edge(net, ep.host_ifname, alone),
+        *access.of_endpoint(net, ep),
         *routing.published(net, ep),
     )

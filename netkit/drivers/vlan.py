@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from netkit.drivers import Traits, devices, routing
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec, Request
 from netkit.steps import Device, Parent, Plan
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from netkit.drivers import devices
-from netkit.model import NetworkRecord, NetworkSpec
+from netkit.model import NetworkRecord
+from netkit.specs import NetworkSpec
 from netkit.steps import Device, Enslave, Filtering, Plan, PortVlans, Step
 
 OPTIONS = frozenset({"vlan", "vlan_trunk", "preserve_default_vlan", "vrf"})
