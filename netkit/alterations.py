@@ -9,7 +9,7 @@ Source   ip-address(8), ip-route(8), ip-rule(8), whose words these are; but on r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_interface
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from netkit import addresses, drivers, extras, gateway, naming, sandboxes, steps
 from netkit.addresses import Address, Interface
 from netkit.changes import Changes
 from netkit.errors import Conflict, InvalidSpec, NotFound
+from netkit.kernel import Kernel
 from netkit.model import EndpointRecord, NetworkRecord, SandboxRecord
 from netkit.routes import RouteSpec, RuleSpec
 from netkit.steps import Plan
@@ -28,10 +29,27 @@ S = TypeVar("S", RouteSpec, RuleSpec)
 
 
 class Alteration(NamedTuple):
-    after: EndpointRecord
+    after: EndpointRecord | None  # None: it is its sandbox that changes
     added: Plan = ()
     gone: Plan | None = None  # None: it is added to
     leases: Mapping[str, str] = {}  # taken for it, or given back with it, by address
+    sandbox: SandboxRecord | None = None  # its labels and name files as they will be
+
+
+class NetworkAlteration(NamedTuple):
+    """A network and those of its endpoints that change with it, as they will be, steps and all;
+    and the steps that lead there, which deleted lead back.
+    """
+
+    after: NetworkRecord
+    endpoints: tuple[EndpointRecord, ...] = ()
+    added: Plan = ()
+
+
+# what it will be, from what it is and its endpoints that live; in a transaction, so it refuses here
+NetworkProposal = Callable[
+    [Changes, NetworkRecord, Sequence[EndpointRecord], Kernel], NetworkAlteration
+]
 
 
 def propose(

@@ -9,26 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from functools import partial
-from ipaddress import IPv6Address, ip_interface
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from netkit import addresses, drivers, extras, model, naming, networks, sharing
-from netkit.addresses import WILDCARDS, Address, Interface
+from netkit import addresses, drivers, extras, namesakes, naming, networks, policies, publications
+from netkit.addresses import Address, Interface
 from netkit.changes import Changes
 from netkit.errors import Conflict, InvalidSpec
 from netkit.kernel import Kernel
-from netkit.model import EndpointRecord, EndRecord, NetworkRecord, Request, SandboxRecord
-from netkit.ports import Ports
+from netkit.model import EndpointRecord, EndRecord, NetworkRecord, SandboxRecord
 from netkit.routes import RouteSpec
+from netkit.specs import Request
 
 if TYPE_CHECKING:
     from ipam.external import Grant, Route
     from netkit.allocation import Granted
-
-_PROXIED = ("tcp", "udp")
-_LOOPBACK = IPv6Address("::1")
 
 
 def propose(
@@ -46,6 +43,8 @@ def propose(
     network's IPAM plugin gave it.
     """
     refuse(changes, net, sandbox, request)
+    if request.links or request.egress is not None:
+        policies.refuse(net, kernel, request)
     driver = drivers.load(net.driver)
     others = changes.store.all(EndpointRecord, sandbox=sandbox.id)
     here = partial(changes.store.all, EndpointRecord, network=net.id)
@@ -91,7 +90,8 @@ def propose(
         request=request,
     )
     extras.refuse(net, ep, here, kernel)
-    ports = _claim(changes, net, ep, request, kernel)
+    namesakes.claim(changes, net, sandbox, ep)
+    ports = publications.claim(changes, net, ep, request.ports, kernel, id)
     served = any(port.by != "nat" for port in ports)
     return replace(
         ep, ports=ports, proxy=f"{changes.store.run_dir}/proxy-{id[:12]}" if served else ""
@@ -107,23 +107,9 @@ def refuse(changes: Changes, net: NetworkRecord, sandbox: SandboxRecord, request
         raise Conflict(f"endpoint with name {sandbox.name} already exists in network {net.name}")
     if any(ep.network in networks.BUILT_IN_IDS for ep in others):
         raise Conflict(f"container {sandbox.name} was run without a network (--net none)")
-    if net.internal and request.ports:
-        raise InvalidSpec(
-            f"cannot publish ports on network '{net.name}': it is internal",
-            hint="publish on another network, or create this one without --internal",
-        )
-    if request.ports and net.unnumbered:
-        raise InvalidSpec(
-            f"cannot publish ports on network '{net.name}': the host has no address there, for it "
-            "has no subnet",
-            hint="publish on another network, or create this one with --subnet",
-        )
+    if request.ports:
+        publications.refuse(net)
     driver = drivers.load(net.driver)
-    if request.ports and not driver.TRAITS.publishes:
-        raise InvalidSpec(
-            f"cannot publish ports on network '{net.name}': driver {net.driver} does not publish",
-            hint="its containers are reachable at their own addresses",
-        )
     if request.addressless and driver.TRAITS.routed:
         raise InvalidSpec(
             f"cannot connect to network '{net.name}' without an address: driver {net.driver} "
@@ -323,70 +309,3 @@ def _lease(
             hint=f"`netkit network inspect {net.name}` shows the network's subnets",
         )
     return tuple(leased), names
-
-
-def _claim(
-    changes: Changes, net: NetworkRecord, ep: EndpointRecord, request: Request, kernel: Kernel
-) -> tuple[model.PortMapping, ...]:
-    if not request.ports:
-        return ()
-    claims = Ports(changes.store.connection)
-    host = sharing.OwnHost(kernel, request.attachment) if request.attachment else kernel
-    own = addresses.versions(ep.addresses)
-    mappings: list[model.PortMapping] = []
-    for spec in request.ports:
-        if spec.address is None and spec.device is None:
-            spec = replace(spec, address=net.host_binding or changes.config.binding)
-        by = _served_by(changes, net, spec, own, kernel)
-        if not by or (spec.address is not None and spec.address.version not in by):
-            raise _unserved(net, spec, own, kernel)
-        mappings += (
-            replace(mapping, by=by[mapping.host_address.version])
-            for mapping in claims.claim(ep.id, spec, tuple(by), host, changes.owner_name)
-        )
-    return tuple(mappings)
-
-
-def _served_by(
-    changes: Changes, net: NetworkRecord, spec: model.PortSpec, own: Sequence[int], kernel: Kernel
-) -> dict[int, str]:
-    """What leads to a port from the host's addresses of each IP version (PortMapping.by).
-
-    *own* are the versions its container has. What nothing leads from is not among them.
-    """
-    translated = net.publish == "nat" and kernel.firewall.name != "none"
-    proxied = net.publish == "proxy" or changes.config.userland_proxy
-    proxied = proxied and spec.protocol in _PROXIED
-    found: dict[int, str] = {}
-    for version in (4, 6):
-        if version in own and net.mode(version) == "routed":
-            found[version] = "nat"
-        elif translated and version in own and spec.address != _LOOPBACK:
-            wide = version == 6 and spec.address in (None, WILDCARDS[6]) and spec.device is None
-            found[version] = "both" if wide and proxied else "nat"
-        elif proxied and (version in own or _speaks(kernel, version)):
-            found[version] = "proxy"
-    return found
-
-
-def _speaks(kernel: Kernel, version: int) -> bool:
-    return version == 4 or kernel.sysctl("net/ipv6/conf/all/disable_ipv6") == "0"
-
-
-def _unserved(
-    net: NetworkRecord, spec: model.PortSpec, own: Sequence[int], kernel: Kernel
-) -> InvalidSpec:
-    where = f" on {addresses.bracketed(spec.address)}" if spec.address else ""
-    version = spec.address.version if spec.address else 0
-    proxy = "a proxy process does it: netkit --userland-proxy, or userland-proxy = true"
-    if spec.protocol not in _PROXIED and net.publish == "proxy":
-        why, hint = f"a proxy passes on {' and '.join(_PROXIED)} only", "use another network"
-    elif version and version not in own:
-        why = f"network '{net.name}' has no IPv{version}"
-        hint = "create it with --ipv6" if version == 6 else "leave out the address"
-        hint += f"; or {proxy}"
-    elif kernel.firewall.name == "none":
-        why, hint = "firewall 'none' translates nothing", proxy
-    else:
-        why, hint = "the kernel does not translate what is sent there", proxy
-    return InvalidSpec(f"cannot publish{where}: {why}", hint=hint)

@@ -12,9 +12,9 @@ Locks are taken in one order: "host", a network, a sandbox, the store.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -23,15 +23,21 @@ from netkit import (
     drivers,
     firewall,
     gateway,
+    hostnames,
+    journal,
     model,
+    namefiles,
     naming,
     networks,
+    policies,
     recovery,
+    renewal,
     sandboxes,
     steps,
     store,
     targets,
 )
+from netkit.addresses import Address
 from netkit.changes import Changes
 from netkit.config import Config
 from netkit.errors import (
@@ -51,28 +57,25 @@ from netkit.model import (
     EndRecord,
     HostRecord,
     LinkRecord,
-    LinkSpec,
     LoanRecord,
-    NameFiles,
     NetworkRecord,
-    NetworkSpec,
     Record,
-    Request,
     SandboxRecord,
 )
+from netkit.specs import LinkSpec, NameFiles, NetworkSpec, Request
 from netkit.store import SqliteStore
 
 if TYPE_CHECKING:
     import ipam
-    from netkit import alterations, attaching
+    from netkit import attaching
+    from netkit.events import Events
+    from netkit.repair import Repaired
 
 STATE_DIR = "/var/lib/netkit"
 RUN_DIR = "/run/netkit"
 
 
-Verb = Literal[
-    "add address", "remove address", "add route", "remove route", "add rule", "remove rule"
-]
+_RENEWED_AT_ONCE = 200  # sandboxes: each has a descriptor for its lock
 
 
 class Engine:
@@ -140,7 +143,7 @@ class Engine:
         """Move all rules to another back end; both are in force meanwhile, so nothing is open."""
         from netkit import switching
 
-        with self._job() as kernel, self.store.locked("host"), ExitStack() as locks:
+        with self.job() as kernel, self.store.locked("host"), ExitStack() as locks:
             for net in sorted(self.store.all(NetworkRecord), key=lambda net: net.id):
                 locks.enter_context(self.store.locked(net.id))
             tables = self.store.by_id(HostRecord, "tables")
@@ -151,7 +154,7 @@ class Engine:
                 )
             if tables.firewall == name:
                 raise Conflict(f"the networks here use firewall '{name}' already")
-            with _translated(f"cannot use firewall '{name}'"):
+            with translated(f"cannot use firewall '{name}'"):
                 switching.move(self.changes, tables, name, kernel)
 
     # -- networks
@@ -163,17 +166,18 @@ class Engine:
                 f"operation is not permitted on predefined {spec.name} network",
                 hint="choose another name; the network 'bridge' is made when it is first used",
             )
-        with self._job() as kernel, self.store.locked("host"):
+        with self.job() as kernel, self.store.locked("host"):
             return self._create_network(spec, kernel)
 
     def _create_network(self, spec: NetworkSpec, kernel: Kernel) -> NetworkRecord:
         self._refuse_other_firewall(kernel)
-        with self.store.transaction(), _translated(f"cannot create network '{spec.name}'"):
+        with self.store.transaction(), translated(f"cannot create network '{spec.name}'"):
             net = networks.propose(self.changes, spec, kernel)
             records = self._with_plans(net, kernel)
             for record in records:
                 self.store.put(record)
         self.changes.realise(records, kernel)
+        hostnames.follow(self.changes, kernel)
         return replace(net, steps=records[-1].steps, maker=None)
 
     def network(self, name: str) -> NetworkRecord:
@@ -194,7 +198,7 @@ class Engine:
         found = self.store.by_name(NetworkRecord, name)
         if found is not None:
             return found
-        with self._job() as kernel, self.store.locked("host"):
+        with self.job() as kernel, self.store.locked("host"):
             found = self.store.by_name(NetworkRecord, name)
             return found or self._create_network(networks.default(self.changes.config), kernel)
 
@@ -214,7 +218,7 @@ class Engine:
         """Remove a network nobody is connected to; with *force*, disconnect them first."""
         if name in model.BUILT_IN:
             raise Conflict(f"{name} is a pre-defined network and cannot be removed")
-        with self._job() as kernel, self.store.locked("host"):
+        with self.job() as kernel, self.store.locked("host"):
             net = self.store.get(NetworkRecord, name)
             with self.store.locked(net.id):
                 endpoints = self._living(self.store.all(EndpointRecord, network=net.id), kernel)
@@ -227,6 +231,7 @@ class Engine:
                 for ep in self.changes.track(endpoints, "disconnecting"):
                     self.changes.undo(self.changes.with_sandbox(ep), kernel)
                 self.changes.undo([net, *self.changes.unshared(net)], kernel)
+            hostnames.follow(self.changes, kernel)
 
     def networks(self) -> list[NetworkRecord]:
         """All networks, oldest first, then the built-in ones."""
@@ -268,7 +273,7 @@ class Engine:
             )
         return records
 
-    def _revive(self, net: NetworkRecord, kernel: Kernel) -> NetworkRecord:
+    def revive(self, net: NetworkRecord, kernel: Kernel) -> NetworkRecord:
         """Add a network's plan again after a reboot took it."""
         with self.store.locked("host"), self.store.locked(net.id):
             net = self.store.get(NetworkRecord, net.id)
@@ -292,6 +297,7 @@ class Engine:
                 self.store.remove(intent)
                 for record in records:
                     self.store.put(replace(record, maker=None))
+            hostnames.follow(self.changes, kernel)
             return replace(net, epoch=self.changes.epoch, steps=records[-1].steps)
 
     # -- sandboxes and endpoints
@@ -326,7 +332,39 @@ class Engine:
             raise InvalidSpec(
                 f"cannot connect to network '{network}'", hint="use run --net instead"
             )
-        with self._job() as kernel, self.tentative_default():
+        ep = self._arrive(network, target, request, files, name)
+        self._have_names_served(ep)
+        return ep
+
+    def _have_names_served(self, ep: EndpointRecord) -> None:
+        """Wait until its network's are; what stands in the way is told, and hinders nobody."""
+        net = self.store.by_id(NetworkRecord, ep.network)
+        if net is None or not net.names or self.changes.dry:
+            self._have_host_followed(ep.sandbox)
+            return
+        self._have_served(f"on network '{net.name}'", namefiles.servers_of(net))
+
+    def _have_served(self, where: str, at: Sequence[Address]) -> None:
+        for text in self._unserved(where, at, start=True):
+            self.changes.warn(text)
+
+    def _unserved(self, where: str, at: Sequence[Address], *, start: bool) -> list[str]:
+        """Why nobody serves names there; *start*: somebody, if nobody does."""
+        from netkit import nameservice
+
+        config = self.changes.config
+        found = nameservice.problems(self.store, config, at, start=start)
+        return [f"names {where} are not served: {problem}" for problem in found]
+
+    def _arrive(
+        self,
+        network: str | None,
+        target: str | None,
+        request: Request,
+        files: NameFiles,
+        name: str | None,
+    ) -> EndpointRecord:
+        with self.job() as kernel, self.tentative_default():
             # what is to be refused is refused before the default network is made for it
             known = None if target is None else targets.resolve(self.store, target)
             if name and isinstance(known, SandboxRecord) and not targets.is_there(known):
@@ -334,18 +372,18 @@ class Engine:
                 known = targets.resolve(self.store, str(target))
             if known is None and name is not None:
                 self._refuse_taken(name, kernel)
-            net = self.default_network() if network is None or _is_default(network) else None
+            net = self.default_network() if network is None or is_default(network) else None
             net = net or self.store.get(NetworkRecord, str(network))
             if net.maker is not None:  # somebody is still making it
                 with self.store.locked("host"):
                     net = self.store.get(NetworkRecord, net.id)
             if net.epoch != self.changes.epoch:
-                net = self._revive(net, kernel)
+                net = self.revive(net, kernel)
             with self.store.locked(net.id, shared=True):
                 net = self.store.get(NetworkRecord, net.id)
                 if isinstance(known, SandboxRecord):
                     with self.store.locked(known.id):
-                        known = self._reachable(known)
+                        known = self.reachable(known)
                         if files.given:
                             raise Conflict(
                                 f"the name files of '{known.name}' are made already",
@@ -368,22 +406,29 @@ class Engine:
                     return self._connect(net, sandbox, request, kernel)
 
     def _connect(
-        self,
-        net: NetworkRecord,
-        sandbox: SandboxRecord,
-        request: Request,
-        kernel: Kernel,
+        self, net: NetworkRecord, sandbox: SandboxRecord, request: Request, kernel: Kernel
     ) -> EndpointRecord:
         """With the locks held. A sandbox that bears our maker and no record yet is made too."""
+        with self.counted_on(net.id):
+            return self._join(net, sandbox, request, kernel)
+
+    def counted_on(self, network: str) -> AbstractContextManager[None]:
+        """While who is on a closed network must not begin to leave: others hold what is his."""
+        net = self.store.get(NetworkRecord, network)
+        return self.changes.membership(() if net.icc else (network,))
+
+    def _join(
+        self, net: NetworkRecord, sandbox: SandboxRecord, request: Request, kernel: Kernel
+    ) -> EndpointRecord:
         from netkit import endpoints, extras, grants  # lazily: nobody lists with these
 
         what = f"cannot connect {sandbox.name} to network '{net.name}'"
-        with _translated(what):
+        with translated(what):
             # the kernel may be busy taking links away: nobody else waits for the store meanwhile
             free = gateway.may_have(sandbox, kernel)
         try:
             with (
-                _translated(what),
+                translated(what),
                 grants.asked(self.changes, net, sandbox, request, kernel) as granted,
                 self.store.transaction(),
             ):
@@ -401,6 +446,8 @@ class Engine:
                         drivers.load(net.driver).endpoint(net, ep), extras.plan(net, ep)
                     ),
                     *gateway.arriving(self.store, ep, others),
+                    *policies.arriving(self.store, net, sandbox, ep),
+                    *(() if sandbox in new else renewal.arriving(self.store, sandbox, ep, others)),
                     *sandboxes.entries(sandbox, ep),
                 )
                 ep = replace(ep, steps=steps.encode(steps.prepare(plan, kernel)))
@@ -412,7 +459,7 @@ class Engine:
             # the dead may hold what is missing: bury them, and try once more
             if self.changes.dry or not recovery.collect(self.changes, kernel, skip=sandbox.id):
                 raise
-            return self._connect(net, sandbox, request, kernel)
+            return self._join(net, sandbox, request, kernel)
         self.changes.realise(new, kernel)
         self.changes.has_come_back(sandbox.id, net.id)
         return self.store.get(EndpointRecord, ep.id)
@@ -426,7 +473,7 @@ class Engine:
                 raise
             sandboxes.refuse_taken(self.changes, name)
 
-    def _reachable(self, sandbox: SandboxRecord) -> SandboxRecord:
+    def reachable(self, sandbox: SandboxRecord) -> SandboxRecord:
         """The record as it is now; *sandbox* may know a newer path to the same namespace."""
         found = self.store.get(SandboxRecord, sandbox.id)
         if found.finished is not None or not targets.is_there(sandbox):
@@ -436,65 +483,22 @@ class Engine:
             )
         return replace(found, netns=sandbox.netns, pid=sandbox.pid)
 
-    # -- what changes of an endpoint while it lives
-
-    def alter(
-        self,
-        target: str,
-        verb: Verb,
-        text: str,
-        *,
-        network: str | None = None,
-        ifname: str | None = None,
-    ) -> EndpointRecord:
-        """Give a live endpoint an address, a route or a rule, or take one from it.
-
-        An address of its subnet is leased, any other let through. *network* or *ifname* say which
-        endpoint, if *target* has several. The change is on record for as long as the kernel's part
-        takes.
+    def _have_host_followed(self, sandbox: str) -> None:
+        """Have netkitd run, who sees to it that a change of the host's resolv.conf reaches what
+        runs; without it, the next call that has to do with a sandbox does.
         """
-        from netkit import alterations
+        found = self.store.by_id(SandboxRecord, sandbox)
+        if self.changes.dry or found is None or not renewal.is_kept(found):
+            return
+        from netkit import background, nameservice
 
-        with self._job() as kernel:
-            sandbox = self.sandbox(target)
-            ep = alterations.meant(self.store, sandbox, text, network, ifname)
-            with self.store.locked(ep.network, shared=True), self.store.locked(sandbox.id):
-                self._reachable(sandbox)
-                ep = self.store.get(EndpointRecord, ep.id)
-                net = self.store.get(NetworkRecord, ep.network)
-                with self.store.transaction(), _translated(f"cannot {verb} {text} of {ep.owner}"):
-                    wanted = alterations.propose(verb, self.changes, net, ep, text)
-                    change = self._change(wanted, kernel)
-                if change.after is None:
-                    self.changes.undo([change], kernel)
-                else:
-                    self.changes.realise([change], kernel)
-                return self.store.get(EndpointRecord, ep.id)
-
-    def _change(self, wanted: alterations.Alteration, kernel: Kernel) -> ChangeRecord:
-        """The intent: what is to be deleted, if this is not the end of it."""
-        change = ChangeRecord(
-            id=naming.new_id(),
-            created=time.time(),
-            epoch=self.changes.epoch,
-            maker=self.changes.maker,
-            network=wanted.after.network,
-            leases=dict(wanted.leases),
-        )
-        if wanted.gone is not None:
-            change = replace(change, steps=steps.encode(wanted.gone))
-            self.store.update(wanted.after)
-        else:
-            added = steps.prepare(wanted.added, kernel)
-            plan = (*steps.decode(wanted.after.steps), *added)
-            after = replace(wanted.after, steps=steps.encode(plan))
-            change = replace(change, steps=steps.encode(added), after=after)
-        self.store.put(change)
-        return change
+        with suppress(nameservice.Unserved, OSError):
+            if background.is_host():  # any other it would keep, though all others left
+                nameservice.start_netkitd(self.store, self.changes.config)
 
     def disconnect(self, network: str, target: str) -> None:
         """Take a sandbox off a network. A namespace made by connect goes with its last one."""
-        with self._job() as kernel:
+        with self.job() as kernel:
             net = self.network(network)
             sandbox = self.sandbox(target)
             with self.store.locked(net.id, shared=True), self.store.locked(sandbox.id):
@@ -518,7 +522,7 @@ class Engine:
     def leave(self, ep: EndpointRecord) -> None:
         """Undo an endpoint; one that is gone is as good as undone."""
         with (
-            self._job() as kernel,
+            self.job() as kernel,
             self.store.locked(ep.network, shared=True),
             self.store.locked(ep.sandbox),
         ):
@@ -534,13 +538,13 @@ class Engine:
         """
         record = self.store.find(SandboxRecord, target)
         origin = record.origin if record and record.origin else target
-        with self._job() as kernel:
+        with self.job() as kernel:
             known = targets.resolve(self.store, origin)
             if isinstance(known, targets.Target):
                 recovery.bury_earlier(self.changes, known, kernel)
                 record = sandboxes.earlier(self.store, known)
             else:
-                record = self._reachable(known)
+                record = self.reachable(known)
         if record is None or record.origin is None:
             raise NotFound(
                 f"nothing is on record of networks '{target}' had",
@@ -576,7 +580,7 @@ class Engine:
 
     def create_sandbox(self, sandbox: SandboxRecord, plan: steps.Plan) -> SandboxRecord:
         """Put a container on record and make what it needs; it stays an intent until it runs."""
-        with self._job() as kernel:
+        with self.job() as kernel:
             with self.store.transaction():
                 sandboxes.refuse_taken(self.changes, sandbox.name)
                 prepared = steps.encode(steps.prepare(plan, kernel))
@@ -585,7 +589,42 @@ class Engine:
                 )
                 self.store.put(sandbox)
             self.changes.realise([sandbox], kernel, commit=False)
+            self.note("create", sandbox)
         return sandbox
+
+    def renew(self, sandbox: str | None = None) -> bool:
+        """Bring resolv.conf up to date in all that lives, or one sandbox, as the host's file is by
+        now; whether nobody was in the way: who is being connected or disconnected is left alone.
+        """
+        if sandbox is None:
+            known = self.store.all(SandboxRecord)
+        else:
+            known = [self.store.get(SandboxRecord, sandbox)]
+        ids = [step.sandbox for step in renewal.due(self.store, known)]
+        if not ids:
+            return True
+        with self.job() as kernel:
+            parts = (ids[i : i + _RENEWED_AT_ONCE] for i in range(0, len(ids), _RENEWED_AT_ONCE))
+            done = [self._renew(part, kernel) for part in parts]
+        return all(done)
+
+    def _renew(self, ids: Sequence[str], kernel: Kernel) -> bool:
+        with ExitStack() as locks:
+            free = [id for id in ids if locks.enter_context(self.store.locked_if_free(id))]
+            with self.store.transaction():
+                found = (self.store.by_id(SandboxRecord, id) for id in free)
+                wanted = renewal.due(self.store, [each for each in found if each is not None])
+                change = ChangeRecord(
+                    id=naming.new_id(),
+                    created=time.time(),
+                    epoch=self.changes.epoch,
+                    maker=self.changes.maker,
+                    network="",
+                    steps=steps.encode(steps.prepare(wanted, kernel)),
+                )
+                self.store.put(change)
+            self.changes.realise([change], kernel)
+            return len(free) == len(ids)
 
     def record_endpoint(self, network: str, sandbox: SandboxRecord) -> None:
         """Note that a sandbox uses a built-in network; there is nothing to make."""
@@ -599,10 +638,38 @@ class Engine:
         )
         with self.store.transaction():
             self.store.put(ep)
+            journal.made(self.store, ep)
+        self._have_host_followed(sandbox.id)
 
     def update_sandbox(self, sandbox: SandboxRecord) -> None:
         with self.store.transaction():
             self.store.update(sandbox)  # what `rm` removed meanwhile does not come back
+
+    def note(self, action: str, record: Record) -> None:
+        """Write into the journal what happened to a record, beside what is written by itself."""
+        with self.store.transaction():
+            journal.note(self.store, action, record)
+
+    def events(
+        self,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Mapping[str, str | Iterable[str]] | None = None,
+        timeout_s: float | None = None,
+    ) -> Events:
+        """What happened *since* then, in seconds since 1970, or else happens from now on."""
+        from netkit.events import Events
+
+        return Events(
+            self.store.state_dir,
+            self.store.run_dir,
+            since=since,
+            until=until,
+            filters=filters,
+            timeout_s=timeout_s,
+            after=self.store.journal_end(),
+        )
 
     def empty_sandbox(self, sandbox: SandboxRecord) -> None:
         """Undo all that a sandbox has in the kernel; its record stays, as that of a dead one."""
@@ -613,7 +680,7 @@ class Engine:
         self._take_down(sandbox, keep=False)
 
     def _take_down(self, sandbox: SandboxRecord, *, keep: bool) -> None:
-        with self._job() as kernel, self.store.locked(sandbox.id):
+        with self.job() as kernel, self.store.locked(sandbox.id):
             found = self.store.by_id(SandboxRecord, sandbox.id)
             if found is None:
                 return
@@ -637,7 +704,7 @@ class Engine:
         from netkit.drivers import p2p
 
         what = " and ".join(end.target for end in spec.ends)
-        with self._job() as kernel, ExitStack() as locks:
+        with self.job() as kernel, ExitStack() as locks:
             known = [
                 None if end.target == links.HOST else targets.resolve(self.store, end.target)
                 for end in spec.ends
@@ -652,7 +719,7 @@ class Engine:
                 locks.enter_context(self.store.locked("host"))
             for id in ids:
                 locks.enter_context(self.store.locked(id))
-            with self.store.transaction(), _translated(f"cannot link {what}"):
+            with self.store.transaction(), translated(f"cannot link {what}"):
                 new: list[Record] = []
                 found = [each and self._linkable(each, new, kernel) for each in known]
                 link = links.propose(self.changes, spec, found, kernel)
@@ -679,7 +746,7 @@ class Engine:
             plan = steps.prepare((steps.LinkUp(dev="lo", at=sandbox.netns),), kernel)
             new.append(replace(sandbox, steps=steps.encode(plan)))
             return sandbox
-        sandbox = self._reachable(known)
+        sandbox = self.reachable(known)
         if sandbox.netns is None:
             raise Conflict(
                 f"container {sandbox.name} uses the host's network", hint="link to `host` instead"
@@ -688,7 +755,7 @@ class Engine:
 
     def delete_link(self, name: str) -> None:
         """Take a link down. A namespace that is on record for its sake only is forgotten."""
-        with self._job() as kernel:
+        with self.job() as kernel:
             self.changes.undo([self.store.get(LinkRecord, name)], kernel)
 
     def links(self, *, sandbox: str | None = None) -> list[LinkRecord]:
@@ -700,6 +767,25 @@ class Engine:
         found = (self.store.by_id(LinkRecord, end.network) for end in ends)
         return [link for link in found if link is not None]
 
+    # -- names of containers on the host
+
+    def enable_host_names(self) -> None:
+        """Have the host's resolver ask netkit; done again, it puts back what somebody took out."""
+        with self.job() as kernel, self.store.locked("host"):
+            hostnames.enable(self.changes, kernel)
+        if not self.changes.dry:
+            self._have_served("to the host", [hostnames.SERVER])
+
+    def disable_host_names(self) -> None:
+        """Have the host's resolver be as it was, but for what others have changed of it."""
+        with self.job() as kernel, self.store.locked("host"):
+            hostnames.disable(self.changes, kernel)
+
+    def host_names(self) -> hostnames.Status:
+        """What the host's resolver is told, and what keeps that from working."""
+        with self.job() as kernel:
+            return hostnames.status(self.changes, kernel)
+
     # -- what CNI plugins make
 
     @contextmanager
@@ -707,7 +793,7 @@ class Engine:
         """An attachment in the making: committed at the end, undone on any error."""
         from netkit import attaching
 
-        with self._job() as kernel, attaching.attaching(self.changes, kernel, record) as hand:
+        with self.job() as kernel, attaching.attaching(self.changes, kernel, record) as hand:
             yield hand
 
     def recover(self) -> None:
@@ -722,7 +808,7 @@ class Engine:
         """Undo an attachment. One whose IPAM plugin could not be told stays on record for `gc`."""
         from netkit import attaching
 
-        with self._job() as kernel:
+        with self.job() as kernel:
             attaching.detach(self.changes, kernel, record)
 
     def settle(self, attachment: str) -> bool:
@@ -748,13 +834,13 @@ class Engine:
 
     def bury_attachments(self) -> bool:
         """Undo what was attached before a reboot, or to namespaces that are gone; if any was."""
-        with self._job() as kernel:
+        with self.job() as kernel:
             return bool(recovery.lost(self.changes, kernel))
 
     @contextmanager
     def looking(self) -> Iterator[Kernel]:
         """The kernel, to be looked at, with the state at hand: NetkitError if it cannot be had."""
-        with self._job() as kernel:
+        with self.job() as kernel:
             with self.store.transaction():
                 pass  # it can be written to
             yield kernel
@@ -762,7 +848,7 @@ class Engine:
     # -- recovery and check
 
     @contextmanager
-    def _job(self) -> Iterator[Kernel]:
+    def job(self) -> Iterator[Kernel]:
         """One operation: what the dead left is undone first, and sockets are closed after."""
         with self.changes.kernel() as kernel:
             try:
@@ -771,9 +857,14 @@ class Engine:
             except OSError as error:  # in looking around; a step translates its own
                 raise KernelRefused(f"cannot see the host's network: {error.strerror}") from error
 
+    def bury(self) -> list[Record]:
+        """Undo what is left of dead processes, containers and namespaces; what that was."""
+        with self.job() as kernel:
+            return recovery.collect(self.changes, kernel)
+
     def gc(self) -> list[str]:
         """Undo what is left of dead processes, containers and namespaces; say what that was."""
-        with self._job() as kernel:
+        with self.job() as kernel:
             found = [
                 record.owner if isinstance(record, EndpointRecord) else record.name or record.id
                 for record in recovery.collect(self.changes, kernel)
@@ -791,7 +882,41 @@ class Engine:
         return [ep for ep in endpoints if self.store.by_id(EndpointRecord, ep.id)]
 
     def check(self, name: str | None = None) -> list[Drift]:
-        """Where the kernel is not as the records say: of a container or network, or of all."""
+        """Where the kernel is not as the records say: of a container or network, or of all; and
+        which names nobody serves.
+        """
+        records = self._named(name)
+        asked = {ep.network for ep in records if isinstance(ep, EndpointRecord)}
+        nets = [net for net in records if isinstance(net, NetworkRecord) and net.names]
+        return self._drifts(records) + [
+            Drift(text)
+            for net in nets
+            if net.id in asked
+            for text in self._unserved(
+                f"on network '{net.name}'", namefiles.servers_of(net), start=False
+            )
+        ]
+
+    def repair(self, name: str | None = None) -> Repaired:
+        """Put back what somebody took from the kernel: of a container or network, or of all.
+
+        Nobody connects or disconnects meanwhile.
+        """
+        from netkit import repair
+
+        with self.job() as kernel, self.still():
+            return repair.repair(self.changes, self._named(name), kernel)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nobody makes, changes or leaves a network while this is held."""
+        with self.store.locked("host"), ExitStack() as locks:
+            for net in sorted(self.store.all(NetworkRecord), key=lambda net: net.id):
+                locks.enter_context(self.store.locked(net.id))
+            yield
+
+    def _named(self, name: str | None) -> list[Record]:
+        """The records that are meant: of a container, link or network, or all."""
         records: list[Record] = []
         if name is None:
             records = self.store.everything()
@@ -804,7 +929,7 @@ class Engine:
             sandbox = self.sandbox(name)
             records += [sandbox, *self.store.all(EndpointRecord, sandbox=sandbox.id)]
             records += self.links(sandbox=sandbox.id)
-        return self._drifts(records)
+        return records
 
     def _drifts(self, records: Sequence[Record]) -> list[Drift]:
         with self.changes.kernel() as kernel:
@@ -819,12 +944,12 @@ class Engine:
 # -- helpers
 
 
-def _is_default(name: str) -> bool:
+def is_default(name: str) -> bool:
     return name in (model.DEFAULT_NETWORK, "default")
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
     """IpamError becomes a NetkitError that says what was being tried."""
     from ipam import errors
 

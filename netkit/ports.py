@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from netkit.addresses import WILDCARDS, Address, bracketed
 from netkit.errors import Conflict, Exhausted, InvalidSpec
-from netkit.model import PortMapping, PortSpec
+from netkit.portspec import PortMapping, PortSpec
 
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS claim (
@@ -105,6 +105,21 @@ class Ports:
 
     def release(self, endpoint: str) -> None:
         self._db.execute("DELETE FROM claim WHERE endpoint=?", (endpoint,))
+
+    def hand(self, owner: str, to: str, ports: Iterable[PortMapping] | None = None) -> None:
+        """Give *to* another what *owner* has claimed: all of it, or these ports."""
+        if ports is None:
+            self._db.execute("UPDATE claim SET endpoint=? WHERE endpoint=?", (to, owner))
+            return
+        self._db.executemany(
+            "UPDATE claim SET endpoint=?"
+            " WHERE endpoint=? AND protocol=? AND first=? AND version=? AND address=?",
+            [
+                (to, owner, port.protocol, port.host_port, port.host_address.version, where)
+                for port in ports
+                for where in [f"%{port.device}" if port.device else str(port.host_address)]
+            ],
+        )
 
     def any(self, endpoint: str) -> bool:
         """Whether it has claimed anything."""

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -65,8 +66,8 @@ def serving(host: Host) -> Iterator[tuple[Proxy, Clock]]:
     for key in list(loop._selector.get_map().values()):
         assert isinstance(key.fileobj, socket.socket)
         key.fileobj.close()
-    for sock, _ in loop._listeners:
-        sock.close()
+    for served in loop.ports.values():
+        served.sock.close()
     loop._selector.close()
 
 
@@ -117,11 +118,11 @@ def test_of_too_many_connections_the_last_wait_for_the_first_to_end(
 ) -> None:
     """Idle clients keep others waiting, but nothing turns round and round meanwhile."""
     loop, _ = serving
-    loop._most = 2
+    loop.most = 2
     loop.serve(Port.parse("tcp/127.0.0.1:8080=127.0.0.1:80"))
     with socket.create_server(("127.0.0.1", 80)) as server:
         clients = [socket.create_connection(("127.0.0.1", 8080)) for _ in range(3)]
-        turn(loop, lambda: loop.connections == 2 and loop._paused)
+        turn(loop, lambda: loop.connections == 2 and loop.paused)
         begun = os.times().user + os.times().system
         for _ in range(5):
             loop.turn(0.1)
@@ -181,8 +182,11 @@ def _datagram() -> socket.socket:
 
 
 @pytest.fixture
-def lock(host: Host) -> str:
-    return f"{host.base}/proxy-5"
+def lock(host: Host) -> Iterator[str]:
+    yield (path := f"{host.base}/proxy-5")
+    daemons.end(path)
+    with suppress(FileNotFoundError):
+        os.unlink(proxy.place(path))
 
 
 def start(lock: str, *ports: str) -> process.Process:
@@ -258,20 +262,37 @@ def test_the_step_prints_what_an_operator_would_type(host: Host) -> None:
         "python3 -m netkit.kernel.proxy /run/netkit/proxy-5 veth5 'tcp/[::1]:8080=172.25.0.2:80'"
     )
     assert STEP.undo() == (
-        "kill -KILL $(cut -d' ' -f1 /run/netkit/proxy-5); rm -f /run/netkit/proxy-5"
+        "python3 -m netkit.kernel.proxy --drop /run/netkit/proxy-5 'tcp/[::1]:8080=172.25.0.2:80'"
     )
     assert steps.decode(steps.encode((STEP,))) == (STEP,)
 
 
-def test_the_printed_line_does_it(host: Host) -> None:
+def test_the_printed_lines_do_it(host: Host) -> None:
+    """The second one's ports are the same process', which goes with the last of them."""
     lock = f"{host.base}/typed"
-    typed = ProxyStep(lock=lock, dev="lo", ports=("tcp/127.0.0.1:8080=127.0.0.1:80",))
-    python = str(typed).replace("python3", sys.executable, 1)
-    run(f"export PYTHONPATH={':'.join(filter(None, sys.path))}; {python}")
-    assert daemons.lives(lock)
+    path = f"export PYTHONPATH={':'.join(filter(None, sys.path))}; "
+    ports = ("tcp/127.0.0.1:8080=127.0.0.1:80", "udp/127.0.0.1:8081-8082=127.0.0.1:80")
+    first, second = (ProxyStep(lock=lock, dev="lo", ports=(port,)) for port in ports)
+
+    def type_in(line: str) -> None:
+        run(path + line.replace("python3", sys.executable, 1))
+
+    type_in(str(first))
+    with open(lock) as file:
+        known = file.read()
+    type_in(str(second))
     assert "127.0.0.1:8080" in run("ss -Hltn")
-    run(typed.undo())
-    assert until(lambda: "8080" not in run("ss -Hltn"))
+    assert "127.0.0.1:8082" in run("ss -Hlun")
+    type_in(first.undo())
+    assert "8080" not in run("ss -Hltn")
+    assert proxy.serves(lock, ports[1])
+    with open(lock) as file:
+        assert file.read() == known
+    type_in(second.undo())
+    assert not os.path.exists(lock)
+    assert not os.path.exists(proxy.place(lock))
+    assert run("ss -Hlun") == ""
+    type_in(second.undo())
 
 
 def test_the_step_in_a_fake_kernel() -> None:
@@ -285,6 +306,108 @@ def test_the_step_in_a_fake_kernel() -> None:
     STEP.add(kernel)
     STEP.check(kernel)
     assert kernel.proxies == {LOCK: ("veth5", *STEP.ports)}
+    more = ProxyStep(lock=LOCK, dev="veth5", ports=("udp/[::1]:53=172.25.0.2:53",))
+    more.add(kernel)
     STEP.delete(kernel)
-    STEP.delete(kernel)
+    more.check(kernel)
+    with pytest.raises(Drift, match=r"the proxy of tcp/.* is gone"):
+        STEP.check(kernel)
+    more.delete(kernel)
+    more.delete(kernel)
     assert kernel.proxies == {}
+
+
+# -- what it is told while it serves
+
+
+def test_ports_come_and_go_and_the_connections_of_others_go_on(lock: str) -> None:
+    """Those of a port that goes are reset. With the last one the process ends by itself."""
+    other = "tcp/127.0.0.1:9000-9450=127.0.0.1:80"  # more than one message can tell of
+    found = start(lock, "tcp/127.0.0.1:8080=127.0.0.1:80")
+    with socket.create_server(("127.0.0.1", 80), backlog=8) as server:
+        server.settimeout(5)
+        staying = socket.create_connection(("127.0.0.1", 8080), timeout=5)
+        there, _ = server.accept()
+        proxy.give(lock, [other])
+        proxy.give(lock, [])
+        assert proxy.serves(lock, other)
+        with refused(errno.EADDRINUSE):  # by itself, who has it already
+            proxy.give(lock, [other])
+        going = socket.create_connection(("127.0.0.1", 9000), timeout=5)
+        held, _ = server.accept()
+        assert proxy.drop(lock, [other]) == 1
+        assert not proxy.serves(lock, other)
+        with pytest.raises(ConnectionResetError):
+            going.recv(1)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", 9450), timeout=5)
+        staying.sendall(b"still here")
+        assert there.recv(64) == b"still here"
+        for sock in (staying, there, going, held):
+            sock.close()
+    assert proxy.drop(lock, ["tcp/127.0.0.1:8080=127.0.0.1:80"]) == 0
+    assert until(lambda: not process.alive(*found))
+    with refused(errno.ECONNREFUSED):
+        proxy.drop(lock, [other])
+
+
+def test_udp_clients_of_a_port_that_goes_are_forgotten(serving: tuple[Proxy, Clock]) -> None:
+    loop, _ = serving
+    ports = [Port.parse(f"udp/127.0.0.1:{number}=127.0.0.1:53") for number in (5353, 5354)]
+    for port in ports:
+        loop.serve(port)
+    with _datagram() as a, _datagram() as b:
+        for client, number in ((a, 5353), (b, 5354)):
+            client.connect(("127.0.0.1", number))
+            client.send(b"?")
+        turn(loop, lambda: len(loop.flows) == 2)
+        loop.drop(ports[0])
+        assert [flow.client for flow in loop.flows.values()] == [b.getsockname()]
+
+
+def test_only_who_started_it_can_tell_it_anything(
+    lock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does whoever starts it tell anybody else, who may have taken its place."""
+    ports = ["tcp/127.0.0.1:8080=127.0.0.1:80"]
+    start(lock, *ports)
+    place = proxy.place(lock)
+    assert stat.filemode(os.stat(place).st_mode) == "srw-------"
+    with open("/proc/net/unix") as file:  # a container on the host's network sees those
+        assert "@netkit" not in file.read()
+    if (pid := os.fork()) == 0:
+        answer = b""
+        with suppress(OSError):
+            proxy.drop_privileges()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.settimeout(5)
+                sock.connect(place)
+                sock.send(f"count {ports[0]}".encode())
+                answer = sock.recv(64)
+        os._exit(int(answer or b"7"))
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == (7 if proxy_user_is_known() else 1)  # there it is nobody else's
+    assert proxy.serves(lock, ports[0])
+    daemons.end(lock)
+    os.unlink(place)
+    with open(lock, "w") as file, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        with refused(errno.ECONNREFUSED):
+            proxy.give(lock, ports)
+        stranger.bind(place)
+        stranger.listen()
+        file.write(f"{os.getppid()} 1\n")  # it says another process than this
+        file.flush()
+        with refused(errno.ECONNREFUSED):
+            proxy.give(lock, ports)
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+        file.seek(0)
+        file.write(f"{os.getpid()} 1\n")
+        file.flush()
+        with refused(errno.ECONNREFUSED):
+            proxy.give(lock, ports)
+
+
+def proxy_user_is_known() -> bool:
+    """Whether this user namespace knows a second user, whom a process could become."""
+    with open("/proc/self/uid_map") as file:
+        return file.read().split()[2:] != ["1"]

@@ -22,7 +22,8 @@ from netkit.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from netkit.engine import Engine, Verb
+    from netkit.engine import Engine
+    from netkit.live import Verb
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PLACE = {"Interface": "INTERFACE", "Network": "NETWORK"}
@@ -145,11 +146,13 @@ def list_rules(target: str, format_: str | None) -> None:
 
 
 def _change(verb: Verb, target: str, text: str, where: Mapping[str, Any]) -> None:
+    from netkit import live
+
     engine = open_engine()
     place = {"network": where["net"], "ifname": where["ifname"]}
 
     def change(engine: Engine) -> None:
-        engine.alter(target, verb, text, **place)
+        live.alter(engine, target, verb, text, **place)
 
     if where["dry_run"]:
         with engine.dry_run() as lines:
