@@ -8,11 +8,12 @@ Errors   KernelRefused where something resists; it stays an intent for the next 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 from msgspec.structs import replace
 
-from netkit import attaching, targets
+from netkit import attaching, journal, targets
 from netkit.changes import Changes, maker_lives
 from netkit.errors import NetkitError
 from netkit.kernel import Kernel, netns, pids
@@ -27,6 +28,7 @@ from netkit.model import (
     Record,
     SandboxRecord,
 )
+from netkit.store import UPGRADED
 
 _KILL_TIMEOUT_S = 5.0
 _KILLED = 137  # 128 + SIGKILL: what a container nobody watched is said to have ended with
@@ -54,7 +56,11 @@ def _finish(changes: Changes, dead: list[Record], kernel: Kernel) -> None:
         if not ours:
             continue  # somebody else was quicker
         record = replace(record, maker=changes.maker)
-        if isinstance(record, SandboxRecord):
+        if isinstance(record, HostRecord) and record.id == UPGRADED:
+            from netkit.upgrade import follow  # lazily: it is done once
+
+            follow(changes, record, kernel)
+        elif isinstance(record, SandboxRecord):
             _bury(changes, record, kernel)
         elif isinstance(record, NetworkRecord | HostRecord):
             with changes.store.locked("host"):
@@ -91,6 +97,7 @@ def collect(changes: Changes, kernel: Kernel, skip: str | None = None) -> list[R
             link_gone = ep.host_ifname and netlink.link(ep.host_ifname) is None
             if link_gone or (not ep.host_ifname and _is_abandoned(sandbox)):
                 records = changes.with_sandbox(ep)
+                _have_died(changes, records)
                 changes.undo(records, kernel)
                 buried += records
     for link in changes.store.all(LinkRecord):
@@ -110,6 +117,7 @@ def lost(changes: Changes, kernel: Kernel) -> list[Record]:
         if record.epoch != changes.epoch or not (
             _is_at(record) or netns.inhabited(record.identity)
         ):
+            _have_died(changes, [record])
             attaching.undo(changes, kernel, record)
             found.append(record)
     return found
@@ -150,6 +158,7 @@ def _bury(changes: Changes, sandbox: SandboxRecord, kernel: Kernel) -> bool:
         sandbox = replace(sandbox, former=_former(changes, sandbox, endpoints))
         gone = replace(sandbox, finished=time.time()) if sandbox.former else sandbox
         keep = bool(sandbox.former)
+        _have_died(changes, [sandbox])
         changes.undo([*reversed(endpoints), gone], kernel, keep_sandbox=keep)
         return True
     if sandbox.sort == "container" and sandbox.pid == 0:
@@ -159,8 +168,16 @@ def _bury(changes: Changes, sandbox: SandboxRecord, kernel: Kernel) -> bool:
         sandbox = replace(sandbox, finished=time.time(), exit_code=_KILLED)
     elif keep and not endpoints:
         return False  # it ended long ago
+    _have_died(changes, [sandbox])
     changes.undo([*reversed(endpoints), sandbox], kernel, keep_sandbox=keep)
     return True
+
+
+def _have_died(changes: Changes, records: Iterable[Record]) -> None:
+    with changes.store.transaction():
+        for record in records:
+            if isinstance(record, SandboxRecord | AttachmentRecord):
+                journal.died(changes.store, record)
 
 
 def _is_dead(changes: Changes, sandbox: SandboxRecord) -> bool:

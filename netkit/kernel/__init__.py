@@ -155,6 +155,12 @@ class Kernel:
 
         return program.call(command, text)
 
+    def has_program(self, name: str) -> bool:
+        """Whether `call` would find a program by its name."""
+        from netkit.kernel import program
+
+        return program.is_there(name)
+
     # -- other tools' firewalls
 
     def obstacles(self, firewall: Firewall | None = None) -> Sequence[Obstacle]:
@@ -208,21 +214,37 @@ class Kernel:
     # -- proxies, by the lock each of them holds
 
     def start_proxy(self, lock: str, dev: str, ports: Sequence[str]) -> None:
-        """Serve *ports* (netkit.kernel.proxy) for as long as there is a link *dev*."""
+        """Serve *ports* (netkit.kernel.proxy) for as long as there is a link *dev*: by the process
+        that holds *lock*, if there is one.
+        """
         from netkit.kernel import daemons, proxy
 
         assert proxy.__file__ is not None
-        daemons.start(lock, proxy.__file__, (dev, *ports), proxy.READY)
+        try:
+            daemons.start(lock, proxy.__file__, (dev, *ports), proxy.READY)
+        except BlockingIOError:
+            proxy.give(lock, ports)
 
-    def stop_proxy(self, lock: str) -> None:
-        from netkit.kernel import daemons
+    def stop_proxy(self, lock: str, ports: Sequence[str]) -> None:
+        """Serve *ports* no longer; a process that has none left, or is not heard of, ends."""
+        from netkit.kernel import daemons, proxy
 
-        daemons.end(lock)
+        try:
+            left = proxy.drop(lock, ports)
+        except (OSError, ValueError):
+            left = 0
+        if not left:
+            daemons.end(lock)
+            with suppress(FileNotFoundError):
+                os.unlink(proxy.place(lock))
 
-    def proxy_lives(self, lock: str) -> bool:
-        from netkit.kernel import daemons
+    def proxy_serves(self, lock: str, port: str) -> bool:
+        from netkit.kernel import proxy
 
-        return daemons.lives(lock)
+        try:
+            return proxy.serves(lock, port)
+        except (OSError, ValueError):
+            return False
 
     # -- namespaces, and what conntrack remembers
 
@@ -297,21 +319,38 @@ class Kernel:
             path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
         )
         try:
-            with open(fd, "w") as file:
+            with open(fd, "w", encoding="utf-8") as file:
                 os.fchmod(fd, 0o644)  # whatever the umask: every user of the sandbox resolves names
                 file.write(content)
         except BaseException:
             os.unlink(path)  # a full disk, say: a file is written whole or not at all
             raise
 
+    def real_path(self, path: str) -> str:
+        """Where the symlinks of a path lead."""
+        return os.path.realpath(path)
+
+    def read_file(self, path: str) -> str | None:
+        """What a file says; None: it is not there, or not a file."""
+        try:
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                return file.read().decode(errors="surrogateescape")
+        except OSError:
+            return None
+
     def edit_file(self, path: str, edit: Callable[[str], str]) -> None:
-        """Rewrite a file in place: it may be bind-mounted, and a rename would part the two."""
+        """Rewrite a file in place: it may be bind-mounted, and a rename would part the two.
+
+        Whoever reads it meanwhile, or after our death, finds the one text or the other; after the
+        new one there may be empty lines.
+        """
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(fd, "r+", newline="") as file:
-            text = edit(file.read())
-            file.seek(0)
-            file.write(text)
-            file.truncate()
+        with open(fd, "r+b", buffering=0) as file:
+            old = file.read()
+            new = edit(old.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+            if new != old:
+                os.pwrite(fd, new.ljust(len(old), b"\n"), 0)
+                file.truncate(len(new))
 
     def remove_file(self, path: str) -> None:
         with suppress(FileNotFoundError):

@@ -19,14 +19,11 @@ from netkit.addresses import Address
 from netkit.attributes import nest, pack, read
 from netkit.firewall.nfnetlink import (
     ACK,
-    DONE,
     DUMP,
-    ERROR,
     REQUEST,
+    answers,
     message,
-    messages,
     opened,
-    refusal,
 )
 from netkit.kernel.together import Together
 
@@ -110,7 +107,7 @@ def _forget(protocol: str, version: int, published: Iterable[Published]) -> None
                 continue
             _request(sock, version, _CT_DELETE, REQUEST | ACK, nest(_TUPLE_ORIG, flow))
             try:
-                for _ in _answers(sock):
+                for _ in answers(sock):
                     pass
             except OSError as error:
                 if error.errno != errno.ENOENT:
@@ -129,7 +126,7 @@ def _flows(
     wanted = nest(_TUPLE_ORIG, nest(_TUPLE_IP, b"") + nest(_TUPLE_PROTO, proto))
     wanted += nest(_FILTER, pack(_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
     _request(sock, version, _CT_GET, REQUEST | DUMP, wanted)
-    for body in _answers(sock):
+    for body in answers(sock):
         flow = read(body[4:])
         found = read(read(flow[_TUPLE_ORIG])[_TUPLE_PROTO])[_PROTO_DST_PORT]
         port = struct.unpack(">H", found)[0]
@@ -141,14 +138,3 @@ def _flows(
 
 def _request(sock: socket.socket, version: int, kind: int, flags: int, body: bytes) -> None:
     sock.send(message(kind, flags, _FAMILIES[version][0], body))
-
-
-def _answers(sock: socket.socket) -> Iterator[bytes]:
-    """The body of each message up to the end of a dump, or to the acknowledgement."""
-    while True:
-        for kind, body in messages(sock):
-            if kind == ERROR and (error := refusal(body)):
-                raise error
-            if kind in (ERROR, DONE):
-                return
-            yield body

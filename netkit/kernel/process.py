@@ -173,13 +173,16 @@ def run_in(
         return supervise(spawn(place._replace(env=env, interactive=interactive, tty=tty)))
 
 
-def residents(netns: str) -> list[Process]:
-    """The processes that live in the network namespace at a path. It looks at all there are."""
+def residents(*netns: str) -> list[Process]:
+    """The processes that live in the network namespaces at these paths. It looks at all there are;
+    a path that leads nowhere is an OSError.
+    """
     found = []
-    here = os.stat(netns)
+    here = {(place.st_dev, place.st_ino) for place in map(os.stat, netns)}
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         with suppress(OSError):
-            if os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), here):
+            place = os.stat(f"/proc/{pid}/ns/net")
+            if (place.st_dev, place.st_ino) in here:
                 found.append(Process(pid, start_time(pid) or 0))
     return found
 

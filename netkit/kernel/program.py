@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import selectors
+import shutil
 import signal
 import stat
 import subprocess
@@ -49,6 +50,11 @@ def find(name: str) -> str:
                 raise PermissionError(errno.EACCES, f"{path}: {why}", path)
             return path
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def is_there(name: str) -> bool:
+    """Whether `call` finds a program of the system's by this name."""
+    return shutil.which(name, path=_PATH) is not None
 
 
 def call(

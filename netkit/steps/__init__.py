@@ -36,9 +36,12 @@ from netkit.steps.devices import (
     Tap,
     Tune,
 )
-from netkit.steps.files import BindMount, Directory, File, HostsEntry
+from netkit.steps.files import BindMount, Directory, File, HostsEntry, Rewrite, same_text
 from netkit.steps.filters import (
+    Again,
     BackEnd,
+    Exchange,
+    Forget,
     Hear,
     NoTransit,
     Passage,
@@ -47,11 +50,12 @@ from netkit.steps.filters import (
     Tables,
     held,
 )
-from netkit.steps.host import Forwarding, Sysctl
+from netkit.steps.host import Forwarding, Localnet, Sysctl
 from netkit.steps.links import (
     Alias,
     Announce,
     Bridge,
+    Isolation,
     LinkUp,
     Netns,
     OwnMac,
@@ -63,6 +67,7 @@ from netkit.steps.links import (
 from netkit.steps.pairs import Pair, Ready
 from netkit.steps.programs import Setup
 from netkit.steps.proxies import Proxy
+from netkit.steps.resolver import LinkNames, Nameserver
 from netkit.steps.routes import (
     Address,
     DefaultRoute,
@@ -76,6 +81,7 @@ from netkit.steps.shaping import Redirect, Shaper
 
 __all__ = [
     "Address",
+    "Again",
     "Alias",
     "Announce",
     "BackEnd",
@@ -87,12 +93,18 @@ __all__ = [
     "DeviceUp",
     "Directory",
     "Enslave",
+    "Exchange",
     "File",
     "Filtering",
+    "Forget",
     "Forwarding",
     "Hear",
     "HostsEntry",
+    "Isolation",
+    "LinkNames",
     "LinkUp",
+    "Localnet",
+    "Nameserver",
     "Netns",
     "NoAddress",
     "NoRoute",
@@ -110,6 +122,7 @@ __all__ = [
     "Proxy",
     "Ready",
     "Redirect",
+    "Rewrite",
     "Route",
     "RuleFrom",
     "Rules",
@@ -124,6 +137,7 @@ __all__ = [
     "Tune",
     "Veth",
     "held",
+    "same_text",
 ]
 
 AnyStep = (
@@ -149,15 +163,22 @@ AnyStep = (
     | OwnMac
     | Forwarding
     | Sysctl
+    | Localnet
     | Tables
     | BackEnd
     | Passage
     | Hear
     | Rules
+    | Exchange
+    | Forget
+    | Isolation
     | Standby
     | Directory
     | File
     | HostsEntry
+    | Rewrite
+    | Nameserver
+    | LinkNames
     | BindMount
     | Parent
     | Device

@@ -45,6 +45,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     def check(self, kernel: Kernel) -> None:
         """Raise Drift where the kernel no longer holds what add put there."""
 
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        """The steps that put back what `check` found amiss; Drift where none can."""
+        return (self,)
+
     @property
     def warnings(self) -> Sequence[str]:
         """What an operator has to know once it is added."""

@@ -211,6 +211,16 @@ class Device(Step, frozen=True, kw_only=True):
         if self.parent is not None and not kernel.netlink(self._origin).is_up(self.parent):
             raise Drift(f"{self.parent}, which {self.kind} {self.name} is on, is down or gone")
 
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        link = kernel.netlink(self.at).link(self.name)
+        if link is None:
+            return (self,)
+        if not self._is_ours(link):
+            self.check(kernel)  # somebody has made something else by that name
+        if self.at is None:
+            return (Parent(dev=self.name, free=False),)
+        return (DeviceUp(dev=self.name, at=self.at),)
+
     def _check_settings(self, link: Link) -> None:
         if self.mac not in (None, link.mac):
             raise Drift(f"the MAC of {self.name} is {link.mac}, not {self.mac}")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from netkit import firewall
+from netkit.addresses import Address
 from netkit.errors import Conflict, Drift
 from netkit.firewall import Obstacle, Publish, Rule
 from netkit.kernel import Kernel
@@ -35,6 +36,9 @@ class _Held(Step, frozen=True, kw_only=True):
     def check(self, kernel: Kernel) -> None:
         if missing := kernel.firewall.check(self.held):
             raise Drift("the firewall lacks: " + "; ".join(missing))
+
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        return (Again(rules=tuple(r for r in self.held if kernel.firewall.check([r]))),)
 
     def line(self, back_end: firewall.Firewall) -> str:
         return _text(back_end, back_end.lines(self.held))
@@ -72,6 +76,8 @@ class Tables(Step, frozen=True, kw_only=True):
     def check(self, kernel: Kernel) -> None:
         if not kernel.firewall.is_open():
             raise Drift("netkit's firewall tables are gone")
+        if altered := kernel.firewall.altered():
+            raise Drift(f"somebody has changed netkit's own rules in {', '.join(altered)}")
 
     def line(self, back_end: firewall.Firewall) -> str:
         return _script(back_end)
@@ -134,6 +140,62 @@ class Rules(_Held, frozen=True, kw_only=True):
         return "\n".join([super().line(back_end), *flows])
 
 
+class Exchange(Step, frozen=True, kw_only=True):
+    """Rules that live endpoints have held give way to others, in one transaction.
+
+    It is never on record for long: the endpoints' own steps say what they hold from then on.
+    """
+
+    gone: tuple[firewall.Rule, ...] = ()
+    added: tuple[firewall.Rule, ...] = ()
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.firewall.exchange(self.gone, self.added)
+
+    def delete(self, kernel: Kernel) -> None:
+        kernel.firewall.exchange(self.added, self.gone)
+
+    def line(self, back_end: firewall.Firewall) -> str:
+        return _exchanged(back_end, self.gone, self.added)
+
+    def undo_line(self, back_end: firewall.Firewall) -> str:
+        return _exchanged(back_end, self.added, self.gone)
+
+    def undo(self) -> str:
+        return self.undo_line(_nftables())
+
+    def __str__(self) -> str:
+        return self.line(_nftables())
+
+
+class Forget(Step, frozen=True, kw_only=True):
+    """What these addresses may reach for the sake of a name that once led there, they no longer
+    may: neither they nor who has them next.
+    """
+
+    addresses: tuple[Address, ...]
+
+    def add(self, kernel: Kernel) -> None:
+        kernel.firewall.forget(self.addresses)
+
+    def delete(self, kernel: Kernel) -> None:
+        kernel.firewall.forget(self.addresses)
+
+    def __str__(self) -> str:
+        return ""
+
+
+class Again(Rules, frozen=True, kw_only=True):
+    """Rules of which something is missing, or leads elsewhere: never on record."""
+
+    def add(self, kernel: Kernel) -> None:
+        try:
+            super().add(kernel)
+        except FileExistsError:
+            kernel.firewall.delete(self.rules)
+            super().add(kernel)
+
+
 class Standby(Step, frozen=True, kw_only=True):
     """Rules of ports that lead to another interface of the same container, for when that goes."""
 
@@ -193,6 +255,11 @@ class Passage(Step, frozen=True, kw_only=True):
         """The same, past those that were *found* now."""
         ways = (replace(each, into=self.zone) if each.has_zones else each for each in found)
         return Passage(dev=self.dev, obstacles=tuple(ways), zone=self.zone)
+
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        found = (each for each in self.through(kernel.obstacles()).obstacles if each.into)
+        left = tuple(each for each in found if kernel.blocked(self.dev, (each,)))
+        return (replace(self, obstacles=left),)
 
     def but(self, known: Iterable[Obstacle]) -> Passage:
         """That part of it which leads past others than the *known* ones."""
@@ -268,13 +335,7 @@ class BackEnd(Step, frozen=True, kw_only=True):
         return self
 
     def add(self, kernel: Kernel) -> None:
-        back_end = firewall.load(self.name)
-        back_end.open()
-        try:
-            back_end.add(self.rules)
-        except BaseException:
-            back_end.close()
-            raise
+        firewall.load(self.name).open(self.rules)
 
     def delete(self, kernel: Kernel) -> None:
         firewall.load(self.name).close()
@@ -290,6 +351,21 @@ class BackEnd(Step, frozen=True, kw_only=True):
 def held(plan: Iterable[Step]) -> list[Rule]:
     """All rules that a plan has in force."""
     return [rule for step in plan if isinstance(step, _Held) for rule in step.held]
+
+
+def _exchanged(back_end: firewall.Firewall, gone: Sequence[Rule], added: Sequence[Rule]) -> str:
+    """The lines of what one has and the other has not."""
+    old, new = (
+        dict.fromkeys(line for rule in rules for line in back_end.lines([rule]))
+        for rules in (gone, added)
+    )
+    deleted = [
+        line
+        for rule in gone
+        for put, line in zip(back_end.lines([rule]), back_end.lines([rule], "delete"), strict=True)
+        if put not in new
+    ]
+    return _text(back_end, [*deleted, *(line for line in new if line not in old)])
 
 
 def _nftables() -> firewall.Firewall:

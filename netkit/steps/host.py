@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from netkit.errors import Drift
+from netkit.firewall import Firewall
 from netkit.kernel import Kernel
 from netkit.kernel.netlink import LEARNT
 from netkit.steps.base import (
@@ -70,6 +71,30 @@ class Sysctl(Step, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{enter(self.at)}sysctl -qw {dotted(self.key)}={self.value}"
+
+
+class Localnet(Sysctl, frozen=True, kw_only=True):
+    """route_localnet of an interface: what localhost sends to a published port may leave by it.
+
+    Nothing is translated without a firewall, and nothing would keep who is behind the interface off
+    the host's own loopback: there it stays off.
+    """
+
+    def add(self, kernel: Kernel) -> None:
+        if kernel.firewall.script():
+            super().add(kernel)
+
+    def check(self, kernel: Kernel) -> None:
+        if kernel.firewall.script():
+            super().check(kernel)
+
+    def line(self, back_end: Firewall) -> str:
+        return str(self) if back_end.script() else ""
+
+    def switched(self, back_end: Firewall) -> Sysctl:
+        """What makes it as it is to be with another back end."""
+        value = "1" if back_end.script() else "0"
+        return Sysctl(key=self.key, value=value, dev=self.dev, there=True)
 
 
 def _same(found: str | None, wanted: str) -> bool:

@@ -11,8 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from netkit.addresses import Address
 from netkit.errors import Conflict, Drift
+from netkit.firewall import Firewall
 from netkit.kernel import Kernel
 from netkit.kernel.netlink import FORWARDED_GROUPS
 from netkit.steps.base import (
@@ -25,6 +28,7 @@ from netkit.steps.base import (
     netns_argument,
     within,
 )
+from netkit.steps.devices import Enslave
 
 _FORWARDING = 3  # of a bridge port: BR_STATE_FORWARDING, linux/if_bridge.h
 _READY_TRIES, _READY_PAUSE_S = 300, 0.005
@@ -59,7 +63,11 @@ class Netns(Step, frozen=True, kw_only=True):
 
     def check(self, kernel: Kernel) -> None:
         if not kernel.exists(self.path):
-            raise Drift(f"namespace {self.path} is gone")
+            raise Drift(f"namespace {self.path} is gone", hint="netkit gc")
+
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        self.check(kernel)  # another one would not be what was in it
+        return ()
 
     def undo(self) -> str:
         return f"ip netns del {self.name}"
@@ -159,6 +167,11 @@ class Bridge(Step, frozen=True, kw_only=True):
         if link is None or link.kind != "bridge":
             raise Drift(f"bridge {self.name} is {'not as made' if link else 'gone'}")
 
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        if kernel.netlink().link(self.name) is not None:
+            self.check(kernel)  # somebody has made something else by that name
+        return (self,)
+
     def undo(self) -> str:
         return f"ip link del {self.name}"
 
@@ -233,6 +246,11 @@ class Veth(Step, frozen=True, kw_only=True):
         if not is_it:
             raise Drift(f"interface {self.peer} in {self.at} is {'changed' if peer else 'gone'}")
 
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        if kernel.netlink().link(self.name) is None:
+            return (self,)
+        return (Enslave(dev=self.name, master=self.master, kind="bridge"), LinkUp(dev=self.name))
+
     def undo(self) -> str:
         return f"ip link del {self.name}"
 
@@ -247,7 +265,8 @@ class Veth(Step, frozen=True, kw_only=True):
 class Port(Step, frozen=True, kw_only=True):
     """A bridge port's owner, and hairpin: a container may meet itself through a published port.
 
-    `isolated` ports do not reach each other, but what is no port or not isolated.
+    `isolated` ports do not reach each other, but what is no port or not isolated: by the bridge
+    itself, where the firewall does not see what that passes on, else as its rules say.
     """
 
     dev: str
@@ -260,15 +279,26 @@ class Port(Step, frozen=True, kw_only=True):
         return within(None, self.dev)
 
     def add(self, kernel: Kernel) -> None:
+        isolated = self.isolated and not kernel.firewall.sees_bridges
         kernel.netlink().set_port(
-            self.dev, alias=self.alias, hairpin=self.hairpin, isolated=self.isolated
+            self.dev, alias=self.alias, hairpin=self.hairpin, isolated=isolated
         )
 
+    def check(self, kernel: Kernel) -> None:
+        apart = self.isolated and not kernel.firewall.sees_bridges
+        wanted = {"isolated": apart, "hairpin": self.hairpin}
+        link = kernel.netlink().link(self.dev)
+        port = wanted if link is None else link.port  # that it is gone, who made it tells
+        if missing := [flag for flag, on in wanted.items() if on and flag not in port]:
+            raise Drift(f"bridge port {self.dev} has no {' and no '.join(missing)}")
+
+    def line(self, back_end: Firewall) -> str:
+        apart = self.isolated and not back_end.sees_bridges
+        return f"{self} isolated on" if apart else str(self)
+
     def __str__(self) -> str:
-        alias = shlex.quote(self.alias)
-        isolated = " isolated on" if self.isolated else ""
-        hairpin = "on" if self.hairpin else "off"
-        return f"ip link set {self.dev} alias {alias} type bridge_slave hairpin {hairpin}{isolated}"
+        alias, hairpin = shlex.quote(self.alias), "on" if self.hairpin else "off"
+        return f"ip link set {self.dev} alias {alias} type bridge_slave hairpin {hairpin}"
 
 
 class PortFlag(Step, frozen=True, kw_only=True):
@@ -312,6 +342,36 @@ class PortFlag(Step, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"bridge link set dev {self.dev} {self.flag} on"
+
+
+class Isolation(Step, frozen=True, kw_only=True):
+    """A bridge keeps a live port of ours from the others, or no longer: where no firewall does."""
+
+    dev: str
+    on: bool
+
+    def add(self, kernel: Kernel) -> None:
+        self._set(kernel, self.on)
+
+    def delete(self, kernel: Kernel) -> None:
+        self._set(kernel, not self.on)
+
+    def _set(self, kernel: Kernel, on: bool) -> None:
+        if not kernel.firewall.sees_bridges:
+            with gone_is_success():
+                kernel.netlink().set_port(self.dev, isolated=on)
+
+    def line(self, back_end: Firewall) -> str:
+        return "" if back_end.sees_bridges else str(self)
+
+    def undo_line(self, back_end: Firewall) -> str:
+        return "" if back_end.sees_bridges else self.undo()
+
+    def undo(self) -> str:
+        return str(replace(self, on=not self.on))
+
+    def __str__(self) -> str:
+        return f"bridge link set dev {self.dev} isolated {'on' if self.on else 'off'}"
 
 
 class PortReady(Step, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from netkit.steps.base import (
     netns_argument,
     within,
 )
+from netkit.steps.links import LinkUp
 
 _READY_TRIES, _READY_PAUSE_S = 300, 0.005
 
@@ -33,11 +34,11 @@ class Pair(Step, frozen=True, kw_only=True):
     peer_mac: str
     alias: str
     at: str | None = None
-    peer_at: str
+    peer_at: str | None
 
     @property
     def makes(self) -> Sequence[Thing]:
-        return (("link", self.at or "", self.name), ("link", self.peer_at, self.peer))
+        return (("link", self.at or "", self.name), ("link", self.peer_at or "", self.peer))
 
     @property
     def _ends(self) -> Sequence[tuple[str | None, str, str]]:
@@ -71,14 +72,19 @@ class Pair(Step, frozen=True, kw_only=True):
             if not link.up and name == self.name:  # the other is set up by a step of its own
                 raise Drift(f"interface {name}{where} is down")
 
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        if all(kernel.netlink(at).link(name) is None for at, name, _ in self._ends):
+            return (self,)
+        return (LinkUp(dev=self.name, at=self.at),)
+
     def undo(self) -> str:
         return f"{ip(self.at)} link del {self.name}"
 
     def __str__(self) -> str:
+        elsewhere = "" if self.peer_at is None else f" netns {netns_argument(self.peer_at)}"
         return (
             f"{ip(self.at)} link add {self.name} address {self.mac} mtu {self.mtu} up "
-            f"type veth peer name {self.peer} address {self.peer_mac} mtu {self.mtu} "
-            f"netns {netns_argument(self.peer_at)}"
+            f"type veth peer name {self.peer} address {self.peer_mac} mtu {self.mtu}{elsewhere}"
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from netkit.errors import Drift
 from netkit.kernel import Kernel
@@ -11,7 +14,8 @@ from netkit.steps.base import Step
 
 
 class Proxy(Step, frozen=True, kw_only=True):
-    """One process for an endpoint's `ports` (netkit.kernel.proxy), known by the file `lock`.
+    """An endpoint's `ports`, served by the process that is known by the file `lock`
+    (netkit.kernel.proxy): the first of them start it, and with the last it ends.
 
     It ends by itself once the link `dev` is gone, but not with a network namespace of the host's.
     """
@@ -25,19 +29,23 @@ class Proxy(Step, frozen=True, kw_only=True):
         try:
             kernel.start_proxy(self.lock, self.dev, self.ports)
         except BaseException:
-            kernel.stop_proxy(self.lock)
+            kernel.stop_proxy(self.lock, self.ports)
             raise
 
     def delete(self, kernel: Kernel) -> None:
-        kernel.stop_proxy(self.lock)
+        kernel.stop_proxy(self.lock, self.ports)
 
     def check(self, kernel: Kernel) -> None:
-        if not kernel.proxy_lives(self.lock):
-            raise Drift(f"the proxy of {', '.join(self.ports)} is gone")
+        if gone := [port for port in self.ports if not kernel.proxy_serves(self.lock, port)]:
+            raise Drift(f"the proxy of {', '.join(gone)} is gone")
+
+    def mending(self, kernel: Kernel) -> Sequence[Step]:
+        gone = tuple(port for port in self.ports if not kernel.proxy_serves(self.lock, port))
+        return (replace(self, ports=gone),)
 
     def undo(self) -> str:
-        lock = shlex.quote(self.lock)
-        return f"kill -KILL $(cut -d' ' -f1 {lock}); rm -f {lock}"
+        words = ("--drop", self.lock, *self.ports)
+        return f"python3 -m netkit.kernel.proxy {shlex.join(words)}"
 
     def __str__(self) -> str:
         words = (self.lock, self.dev, *self.ports)

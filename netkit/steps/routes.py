@@ -60,6 +60,7 @@ class Address(Step, frozen=True, kw_only=True):
         else:
             how = " brd +" if self.address.network.prefixlen < 31 else ""
         how += " noprefixroute" if self.alone else ""
+        how += " scope global" if self.address.is_loopback else ""  # or `ip` makes it the host's
         return f"{ip(self.at)} addr add {self.address}{how} dev {self.dev}"
 
 
