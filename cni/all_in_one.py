@@ -2,7 +2,8 @@
 them; what it makes is on record as netkit's own networks and containers are.
 
     {"type": "netkit", "name": "web", "subnets": ["10.88.0.0/16"], "ipv6": true,
-     "capabilities": {"portMappings": true, "ips": true, "mac": true}}
+     "names": true, "capabilities": {"portMappings": true, "ips": true, "mac": true,
+                                     "aliases": true}}
 
 Shapes   the network is made with its first attachment, as configured, and goes with its last;
          one of this name that `netkit network create` made is used as it is, and stays
@@ -22,18 +23,26 @@ import msgspec
 from msgspec.structs import replace
 
 from cni.call import DRIFT, REFUSED, DnsConf, identity
-from cni.spec import IP, CniError, Code, Command, Dns, Interface, Json, Result, Route, options
-from netkit import addresses
+from cni.spec import (
+    ARGUMENTS,
+    IP,
+    CniError,
+    Code,
+    Command,
+    Dns,
+    Interface,
+    Json,
+    Result,
+    Route,
+    options,
+)
+from netkit import addresses, names, specs
 from netkit.engine import Engine
 from netkit.errors import Conflict, NetkitError, NotFound
-from netkit.model import (
-    EndpointRecord,
-    NetworkRecord,
-    NetworkSpec,
-    PortSpec,
-    Request,
-    SandboxRecord,
-)
+from netkit.model import EndpointRecord, NetworkRecord, SandboxRecord
+from netkit.namefiles import servers_of
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 
 _MADE = "netkit.cni"  # the label of a network that an ADD made
 _TRIES = 10
@@ -56,6 +65,7 @@ class Port(msgspec.Struct, rename="camel"):
 
 class Runtime(msgspec.Struct, rename="camel"):
     port_mappings: list[Port] = []
+    aliases: dict[str, list[str]] = {}  # by network
 
 
 class Conf(msgspec.Struct, rename="camel"):
@@ -70,6 +80,7 @@ class Conf(msgspec.Struct, rename="camel"):
     mtu: int | None = None
     bridge: str | None = None
     options: dict[str, str] = {}
+    names: bool = False
     dns: DnsConf = msgspec.field(default_factory=DnsConf)
     runtime_config: Runtime = msgspec.field(default_factory=Runtime)
 
@@ -87,6 +98,8 @@ class Conf(msgspec.Struct, rename="camel"):
             mtu=self.mtu,
             bridge=self.bridge,
             options=self.options,
+            names=self.names,
+            servers=specs.name_servers(self.dns.nameservers) if self.names else (),
             labels={_MADE: "true"},
         )
 
@@ -98,6 +111,7 @@ def add(kind: str, command: Command, engine: Engine) -> Json:
         addresses=tuple(addresses.address("address", ip) for ip in _wanted(command)),
         mac=command.wanted_mac(),
         ports=_ports(command, conf, engine),
+        aliases=_aliases(command, conf, engine),
         attachment=_key(command),
         call=command.environ.get("NETKIT_CALL", ""),
     )
@@ -198,6 +212,16 @@ def _ports(command: Command, conf: Conf, engine: Engine) -> tuple[PortSpec, ...]
     return tuple(port for port in wanted if port not in taken)
 
 
+def _aliases(command: Command, conf: Conf, engine: Engine) -> tuple[str, ...]:
+    """What it is called beside its id, where names resolve: by podman, in K8S_POD_NAME, too."""
+    net = engine.store.by_name(NetworkRecord, command.name)
+    if not (net.names if net else conf.names):
+        return ()
+    name = command.arguments(*ARGUMENTS, "K8S_POD_NAME").get("K8S_POD_NAME", "")
+    own = [name] if names.may_be_called(name) else []
+    return tuple(dict.fromkeys([*own, *conf.runtime_config.aliases.get(command.name, ())]))
+
+
 def _connect(
     command: Command, conf: Conf, request: Request, engine: Engine
 ) -> tuple[NetworkRecord, EndpointRecord]:
@@ -260,5 +284,6 @@ def _result(command: Command, conf: Conf, net: NetworkRecord, ep: EndpointRecord
     )
     routes = tuple(Route(_ANYWHERE[v], str(ep.gateway(v))) for v in ep.leads_out)
     dns = conf.dns
-    said = Dns(tuple(dns.nameservers), dns.domain, tuple(dns.search), tuple(dns.options))
+    servers = map(str, servers_of(net)) if net.names else dns.nameservers
+    said = Dns(tuple(servers), dns.domain, tuple(dns.search), tuple(dns.options))
     return Result(ips, routes, said, interfaces)

@@ -91,7 +91,7 @@ def _isolation(call: Call, link: str, icc: bool) -> Mapping[str, attaching.Make]
         return Isolate(link, icc=icc, open=(4, 6))
 
     closed, joined = (_holds(call.kernel, rule(each)) for each in (False, True))
-    if closed and joined != icc:
+    if (closed or joined) and joined != icc:
         policy = "same-bridge" if joined else "isolated"
         raise CniError(
             CONFLICT,

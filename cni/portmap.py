@@ -28,7 +28,7 @@ from netkit import addresses, attaching, steps
 from netkit.addresses import Address
 from netkit.firewall import Cover, Publish, Rule, Spare
 from netkit.kernel import Kernel, sysctl
-from netkit.model import PROTOCOLS, PortSpec
+from netkit.portspec import PROTOCOLS, PortSpec
 
 _PORTS, _BITS = range(1, 65536), range(32)
 
@@ -202,4 +202,4 @@ def _localhost(link: str, kernel: Kernel) -> steps.Plan:
     there by itself: Plain sees to that.
     """
     key = sysctl.key("net.ipv4.conf", link, "route_localnet")
-    return (steps.Sysctl(key=key, value="1", dev=link, there=True),)
+    return (steps.Localnet(key=key, value="1", dev=link, there=True),)

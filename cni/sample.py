@@ -40,7 +40,7 @@ def _whole(subnets: Sequence[Network], bridge: str) -> list[Json]:
             "bridge": bridge,
             "subnets": [str(subnet) for subnet in subnets],
             "ipv6": any(subnet.version == 6 for subnet in subnets),
-            "capabilities": {"portMappings": True, "ips": True, "mac": True},
+            "capabilities": {"portMappings": True, "ips": True, "mac": True, "aliases": True},
         }
     ]
 

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 _RUN_DIR = b"/run/netkit"  # netkit.engine's
 _INPUT_S = 10  # for a runtime to say all it has to say
 _CALL_S = 180  # for netkitd; what it waits for itself is bounded by less
-_RETRY_S = 30  # between two attempts to start one
 VERSIONS = (b"0.1.0", b"0.2.0", b"0.3.0", b"0.3.1", b"0.4.0", b"1.0.0", b"1.1.0")
-_STARTING = b"starting\n"
-_WARM_START = "import sys; sys.path[:0] = {}; from netkit import daemon; daemon.background({})"
 
 
 def main(paths: "list[str]") -> "NoReturn":
@@ -187,46 +184,17 @@ def _error(code: int, message: str, details: str) -> bytes:
 
 
 def _start(paths: "list[str]", call: "Mapping[bytes, bytes]") -> None:
-    """Start a daemon for the calls to come, unless there is one, or this is not the host.
-
-    It inherits the lock that only one may have, and nothing else; our end makes it init's child.
-    """
-    import fcntl
+    """Start a daemon for the calls to come, unless there is one, or this is not the host."""
     import os
-    import time
 
     try:
-        if call.get(b"NETKIT_DAEMON") != b"yes" and not os.path.samestat(
-            os.stat("/proc/self/ns/net"), os.stat("/proc/1/ns/net")
-        ):
-            return  # it would keep a namespace alive that is not meant to stay
-        from netkit import config
+        from netkit import background, config
 
-        if not config.load().config.daemon:
-            return
-        run_dir = os.fsdecode(call.get(b"NETKIT_RUN_DIR", _RUN_DIR))
-        os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.open(f"{run_dir}/netkitd.lock", flags, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # a daemon writes its number over this; where it is still there, the last one came to grief
-        if os.pread(lock, 9, 0) == _STARTING and time.time() - os.fstat(lock).st_mtime < _RETRY_S:
-            return
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, _STARTING, 0)
-        os.set_inheritable(lock, True)
-        os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-IS", "-c", _WARM_START.format(paths, lock)],
-            {k: v for k, v in os.environb.items() if k == b"PATH" or k.startswith(b"NETKIT_")},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, 0, 1),
-                (os.POSIX_SPAWN_DUP2, 0, 2),
-            ],
-            setsid=True,
-            setsigmask=(),
-        )
+        if call.get(b"NETKIT_DAEMON") != b"yes" and not background.is_host():
+            return  # it would keep a namespace alive that is not meant to stay
+        if config.load().config.daemon:
+            run_dir = os.fsdecode(call.get(b"NETKIT_RUN_DIR", _RUN_DIR))
+            background.start(paths, os.environ, run_dir)
     except Exception:  # it is a convenience
         return
 

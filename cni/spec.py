@@ -20,6 +20,7 @@ from enum import IntEnum
 from functools import cache, lru_cache
 from ipaddress import ip_address, ip_interface
 from math import isfinite
+from threading import Lock
 from types import UnionType
 from typing import Any, NamedTuple, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
@@ -56,7 +57,7 @@ _KINDS: dict[type, str] = {
     int: "a number",
     bool: "true or false",
 }
-_ARGUMENTS = ("IP", "GATEWAY", "MAC")
+ARGUMENTS = ("IP", "GATEWAY", "MAC")
 _KEYS = {  # of every configuration, and in any case: Go's decoder takes them so
     key.lower(): key
     for key in ("cniVersion", "name", "type", "ipam", "dns", "args", "runtimeConfig", "prevResult")
@@ -183,6 +184,10 @@ def options(value: object, kind: type[S], what: str = "", *, code: int = Code.IN
     But text is printable, and the error says where: "ipam.ranges[0].subnet: expected `str`, got
     `int`".
     """
+    if kind not in _known:
+        with _learning:  # see netkit.model.decode
+            msgspec.json.Decoder(kind)
+            _known.add(kind)
     try:
         return msgspec.convert({} if value is None else _struct_folder(kind)(value, ""), kind)
     except msgspec.ValidationError as error:
@@ -192,6 +197,8 @@ def options(value: object, kind: type[S], what: str = "", *, code: int = Code.IN
         raise CniError(code, f"{where}: {said}" if where else said) from None
 
 
+_known: set[type[msgspec.Struct]] = set()
+_learning = Lock()
 _Fold = Callable[[Any, str], Any]
 
 
@@ -356,7 +363,7 @@ class Command(NamedTuple):
 
     def arguments(self, *known: str) -> dict[str, str]:
         """CNI_ARGS, of which only *known* are understood: by default what any plugin of ours is."""
-        known = known or _ARGUMENTS
+        known = known or ARGUMENTS
         pairs = [pair.partition("=") for pair in self.args.split(";") if pair]
         given = {key: value for key, _, value in pairs}
         ignore = given.pop("IgnoreUnknown", "").lower() in ("1", "true")

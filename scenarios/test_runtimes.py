@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from scenarios.lab import Host, run, until
-from scenarios.runtimes import BIN_DIR, REFERENCE, Containerd, Node, Podman
+from scenarios.runtimes import BIN_DIR, NET_DIR, REFERENCE, Containerd, Node, Podman
 
 # as containerd's script/setup/install-cni writes it
 CONTAINERD_NET = {
@@ -297,6 +297,28 @@ def test_podmans_own_plugin_for_names_works_behind_the_others(node: Node, podman
     assert "10.77.0.9" in podman("exec", "a", "nslookup", "b")
     podman.remove("b")
     assert "10.77.0.9" not in podman("exec", "a", "nslookup", "b", check=False)
+
+
+@ours
+def test_i25_podmans_containers_find_each_other_by_name(node: Node, podman: Podman) -> None:
+    """As with dnsname, which is no more; whoever is started later is found, too."""
+    plugin = {
+        "type": "netkit",
+        "subnets": ["10.77.0.0/24"],
+        "names": True,
+        "capabilities": {"portMappings": True, "ips": True, "mac": True, "aliases": True},
+    }
+    web = {"cniVersion": "1.0.0", "name": "web", "plugins": [plugin]}
+    node.call("cp", node.write("web.conflist", json.dumps(web)), NET_DIR)
+    for name in ("a", "b"):
+        podman.run(name, "--network", "web")
+    addresses = {name: podman.inspect(name)["web"]["IPAddress"] for name in ("a", "b")}
+    assert "nameserver 10.77.0.1" in podman("exec", "a", "cat", "/etc/resolv.conf")
+    for asking, asked in (("a", "b"), ("b", "a")):
+        found = podman("exec", asking, "nslookup", f"{asked}.", "10.77.0.1")
+        assert addresses[asked] in found
+    podman.remove("b")
+    assert addresses["b"] not in podman("exec", "a", "nslookup", "b.", "10.77.0.1", check=False)
 
 
 @ours

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cni.conditions import Conditions
 from cni.spec import CniError, Code
 from netkit.firewall import Cover, Publish, Spare
-from netkit.model import PortSpec
+from netkit.portspec import PortSpec
 from netkit.steps import PortFlag
 from tests.cni.planned import PREVIOUS, Json, machine, planned, rules, shared
 

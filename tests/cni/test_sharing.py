@@ -18,7 +18,9 @@ from netkit import sharing
 from netkit.engine import Engine
 from netkit.errors import Conflict
 from netkit.kernel import Kernel, sockets
-from netkit.model import AttachmentRecord, NetworkSpec, PortSpec, Request
+from netkit.model import AttachmentRecord
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.chains import published
 from scenarios.lab import Host, run, snapshot
 from scenarios.plugins import Json, Plugins, Refused

@@ -24,6 +24,7 @@ import pytest
 
 from cni import install, plugin, shim
 from netkit import wire
+from netkit.background import STARTING
 from netkit.kernel import netns, process
 from scenarios.lab import Host, run, until
 from tests.test_daemon import netkitd
@@ -343,10 +344,14 @@ def test_f25_it_inherits_nothing_of_the_runtimes(plugins: Plugins, ended: None) 
         )
         assert until(lambda: background() is not None)
         links = {os.readlink(each) for each in Path(f"/proc/{background()}/fd").iterdir()}
+        assert os.readlink(f"/proc/self/fd/{send}") not in links
         kinds = {re.sub(r"[\d\[\]:]+$", "", link) for link in links}
-        assert kinds == {
+        assert kinds <= {
             "/dev/null", "socket", "anon_inode:[eventpoll", f"{run_dir()}/netkitd.lock",
             f"{run_dir()}/netkitd.log",
+            # by which its threads look out, and wake each other
+            "anon_inode:inotify", "anon_inode:[eventfd", "pipe",
+            f"/proc/{background()}/mountinfo",
         }  # fmt: skip
         assert b"SECRET" not in Path(f"/proc/{background()}/environ").read_bytes()
     finally:
@@ -402,11 +407,11 @@ def test_none_is_started_where_the_configuration_says_so(plugins: Plugins, tmp_p
 def test_one_that_came_to_grief_is_not_started_again_by_every_call(plugins: Plugins) -> None:
     os.makedirs(run_dir(), mode=0o700)
     lock = Path(run_dir(), "netkitd.lock")
-    lock.write_bytes(shim._STARTING)
+    lock.write_bytes(STARTING)
     assert plugins.call("host-local", "ADD", **DAEMON)[0] == 0
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody has it
-    assert lock.read_bytes() == shim._STARTING
+    assert lock.read_bytes() == STARTING
 
 
 def test_one_in_the_background_makes_way_for_one_that_is_meant(plugins: Plugins) -> None:
