@@ -20,14 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netkit import addresses
 from netkit.errors import InvalidSpec
-from netkit.model import (
-    IPAM_DRIVERS,
-    LoanRecord,
-    NetworkRecord,
-    NetworkSpec,
-    PluginCall,
-    Subnet,
-)
+from netkit.model import LoanRecord, NetworkRecord, PluginCall, Subnet
+from netkit.specs import IPAM_DRIVERS, NetworkSpec
 
 if TYPE_CHECKING:
     import ipam

@@ -17,32 +17,32 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from netkit import addresses, model, naming
+from netkit import addresses, naming, portspec, specs
+from netkit.access import ContainerLink, EgressRule
 from netkit.addresses import address as parse_address
 from netkit.addresses import link_local_address
 from netkit.config import load
-from netkit.engine import Engine, Verb
+from netkit.engine import Engine
 from netkit.errors import Drift, NotFound
-from netkit.model import (
-    EndpointRecord,
-    LinkEnd,
-    LinkRecord,
-    NameFiles,
-    NetworkRecord,
-    NetworkSpec,
-    PortMapping,
-    Request,
-    SandboxRecord,
-)
+from netkit.model import EndpointRecord, LinkEnd, LinkRecord, NetworkRecord, SandboxRecord
+from netkit.portspec import PortMapping
 from netkit.routes import parse_all, parse_rules
+from netkit.specs import NameFiles, NetworkSpec, Request
 from netkit.sysctls import of_interface
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Self
 
     from netkit.addresses import Address, Interface
     from netkit.addresses import Network as IPNetwork
     from netkit.config import Source
+    from netkit.events import Events
+    from netkit.hostnames import Status as HostNames
+    from netkit.live import Verb
+    from netkit.permissions import EgressVerb
+    from netkit.repair import Repaired
+    from netkit.updates import Labels
 
 
 class Netkit:
@@ -74,6 +74,7 @@ class Netkit:
         }
         settings = load(config, {key: value for key, value in given.items() if value})
         self.engine = Engine(config=settings.config, firewall_name=firewall)
+        self.dns = Dns(self.engine)
         self.networks = Networks(self.engine)
         self.links = Links(self.engine)
 
@@ -113,6 +114,23 @@ class Netkit:
         """
         self.engine.use_firewall(name)
 
+    def events(
+        self,
+        *,
+        since: datetime | float | None = None,
+        until: datetime | float | None = None,
+        filters: Mapping[str, str | Iterable[str]] | None = None,
+        timeout_s: float | None = None,
+    ) -> Events:
+        """What happens from now on, or happened *since* then: an iterator, typed (netkit.events).
+
+        It ends at *until*, once nothing came for *timeout_s*, or by its `close`, which another
+        thread may call. *filters* as `netkit events --filter`: {"event": ["connect", "die"]}.
+        """
+        return self.engine.events(
+            since=_moment(since), until=_moment(until), filters=filters, timeout_s=timeout_s
+        )
+
     def gc(self) -> list[str]:
         """Remove what dead processes and namespaces left behind; the names of what that was."""
         return self.engine.gc()
@@ -120,6 +138,30 @@ class Netkit:
     def check(self, name: str | None = None) -> list[Drift]:
         """Where the kernel is not as netkit made it."""
         return self.engine.check(name)
+
+    def repair(self, name: str | None = None) -> Repaired:
+        """Put back what somebody took from the kernel: what is `mended`, and what is `left`."""
+        return self.engine.repair(name)
+
+
+class Dns:
+    """Names of containers on the host itself."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def enable_host(self) -> None:
+        """Have the host's resolver ask netkit: NAME.NETWORK resolves on the host, too."""
+        self._engine.enable_host_names()
+
+    def disable_host(self) -> None:
+        """Have it be as it was, but for what others have changed of it."""
+        self._engine.disable_host_names()
+
+    @property
+    def host(self) -> HostNames:
+        """What the host's resolver is told, and what keeps that from working."""
+        return self._engine.host_names()
 
 
 class Networks:
@@ -153,6 +195,11 @@ class Networks:
         force: bool = False,
         ipam_driver: str = "default",
         ipam_options: Mapping[str, str] | None = None,
+        host_access: bool = True,
+        egress: Sequence[str] | None = None,
+        dns_enabled: bool | None = None,
+        dns: Sequence[str] = (),
+        hostnames: bool = False,
     ) -> Network:
         """Create a network. Without *subnet*, one that hides nothing the host can reach.
 
@@ -161,16 +208,20 @@ class Networks:
         *bridge* is one of the host's that is to be used, and stays when the network goes.
         *ip_range* is a part of a subnet, "10.1.0.128/25" or "10.1.0.10-10.1.0.20"; of several the
         first is used up first. *ipam_driver* is "default" (with the options "round-robin" and
-        "sticky"), "static", "none", or a CNI IPAM plugin's name.
+        "sticky"), "static", "none", or a CNI IPAM plugin's name. *egress* is where its packets may
+        leave to: "10.0.0.0/8:443", "example.com"; None: anywhere. *dns_enabled*: its containers'
+        names resolve there (None: where that can be), with *hostnames* their hostnames too; *dns*
+        are the servers asked about all other names.
         """
         fields: dict[str, Any] = {"mtu": mtu, "masquerade": masquerade, "ip_forward": ip_forward}
+        fields |= {"host_access": host_access, "egress": _egress(egress)}
         fields |= {"ipv4": ipv4, "ipv6": ipv6, "icc": icc, "bridge": bridge}
-        fields |= model.subnet_fields(_texts(subnet))
+        fields |= specs.subnet_fields(_texts(subnet))
         fields["gateways"] = tuple(addresses.address("gateway", ip) for ip in _texts(gateway))
         fields["ip_ranges"] = tuple(
             part for text in _texts(ip_range) for part in addresses.ranges("IP range", text)
         )
-        fields |= model.ipam_fields(ipam_driver, ipam_options or {})
+        fields |= specs.ipam_fields(ipam_driver, ipam_options or {})
         if host_ip is not None:
             fields["host_binding"] = addresses.address("host address", host_ip)
         fields["reserved"] = {
@@ -178,6 +229,8 @@ class Networks:
             for key, value in (aux_addresses or {}).items()
         }
         fields |= {"routes": parse_all(routes), "default_route": not no_default_route}
+        fields |= {"names": dns_enabled, "hostnames": hostnames}
+        fields["servers"] = specs.name_servers(dns)
         fields |= NetworkSpec.of_options(options or {})
         spec = NetworkSpec(
             name,
@@ -303,6 +356,9 @@ class Network:
         txqlen: int | None = None,
         promisc: bool | None = None,
         allmulti: bool | None = None,
+        egress: Sequence[str] | None = None,
+        aliases: Sequence[str] = (),
+        links: Sequence[str] = (),
     ) -> Endpoint:
         """Connect *container*, `pid:N`, `netns:/path` or a named namespace.
 
@@ -310,7 +366,8 @@ class Network:
         interface without an address; *addresses* are more of either version. Routes and rules are
         as `ip route` and `ip rule` have them: "10.1.0.0/16 via 172.25.0.9", "from 172.25.0.2 table
         100". *sysctls* are the interface's own: {"net.ipv4.conf.IFNAME.forwarding": "1"}.
-        *source_ips* are the host's addresses it is seen by outside.
+        *source_ips* are the host's addresses it is seen by outside. *aliases* are what it is called
+        there beside its name, *links* what it calls others: "db:database".
         """
         wanted = [
             parse_address("address", text, version=version)
@@ -325,7 +382,7 @@ class Network:
             addressless=ipv4_address == "0/0",
             mac=None if mac_address is None else naming.parse_mac(mac_address),
             gateway_priority=gw_priority,
-            ports=tuple(spec for text in ports for spec in model.PortSpec.parse(text)),
+            ports=tuple(spec for text in ports for spec in portspec.PortSpec.parse(text)),
             extra=tuple(link_local_address(text) for text in link_local_ips),
             routes=parse_all(routes),
             rules=parse_rules(rules),
@@ -337,6 +394,9 @@ class Network:
             txqlen=txqlen,
             promisc=promisc,
             allmulti=allmulti,
+            egress=_egress(egress),
+            aliases=tuple(dict.fromkeys(aliases)),
+            links=tuple(ContainerLink.parse(text) for text in links),
         )
         files = NameFiles(
             hostname=hostname,
@@ -348,6 +408,27 @@ class Network:
         ep = self._engine.connect(self.id, container, request, files, name=name)
         return Endpoint(self._engine, ep.id)
 
+    def update(
+        self,
+        *,
+        labels: Mapping[str, str | None] | None = None,
+        dns_add: Sequence[str] = (),
+        dns_drop: Sequence[str] = (),
+        mtu: int | None = None,
+    ) -> None:
+        """Change the network, and all who are on it, while they live: all of it, or nothing.
+
+        A label that is None goes. *dns_add* and *dns_drop* are servers that are asked for names of
+        elsewhere.
+        """
+        from netkit import live
+        from netkit.updates import NetworkUpdate
+
+        update = NetworkUpdate(
+            labels=_labels(labels), servers=tuple(dns_add), no_servers=tuple(dns_drop), mtu=mtu
+        )
+        live.update_network(self._engine, self.id, update)
+
     def disconnect(self, container: str, *, force: bool = False) -> None:
         """Take *container* off this network; with *force* it need not be on it."""
         from netkit.errors import Conflict
@@ -357,6 +438,45 @@ class Network:
         except (Conflict, NotFound):
             if not force:
                 raise
+
+    def allow(self, client: str, server: str) -> None:
+        """On a closed network let *client* reach *server*: ("web", "db:5432/tcp"), ("*", "db").
+
+        On one without access to the host let it reach a port of that: ("web", "host:9100").
+        """
+        from netkit import permissions
+
+        permissions.allow(self._engine, client, server, self.id)
+
+    def disallow(self, client: str, server: str) -> None:
+        """Take back what was allowed, in the same words."""
+        from netkit import permissions
+
+        permissions.disallow(self._engine, client, server, self.id)
+
+    def police(self, *, icc: bool | None = None, host_access: bool | None = None) -> None:
+        """Open or close the network, or the host's own services to it."""
+        from netkit import permissions
+
+        permissions.police(self._engine, self.id, icc=icc, host_access=host_access)
+
+    @property
+    def policy(self) -> list[dict[str, Any]]:
+        """Who may begin to talk to whom, and why: the lines of `netkit policy`."""
+        from netkit import views
+
+        return views.policy_rows(self._engine, self.record)
+
+    @property
+    def egress(self) -> list[str] | None:
+        """Where its packets may leave to; None: anywhere."""
+        return _listed(self.record.egress)
+
+    def let_out(self, verb: EgressVerb, *rules: str) -> None:
+        """Change that list: "allow" or "disallow" some *rules*, "any" place, or none ("deny")."""
+        from netkit import permissions
+
+        permissions.let_out(self._engine, self.id, verb, rules)
 
     def remove(self, *, force: bool = False) -> None:
         """Remove the network; with *force*, whatever is connected is disconnected first."""
@@ -444,6 +564,63 @@ class Endpoint:
         """The policy rules it was given, as `ip rule` has them."""
         return [str(spec) for spec in self.record.wanted.rules]
 
+    def publish(self, *ports: str) -> tuple[PortMapping, ...]:
+        """Publish more ports, as for `connect`: "8443:443"; connections of others go on."""
+        from netkit import live
+
+        specs = tuple(spec for text in ports for spec in portspec.PortSpec.parse(text))
+        record = self.record
+        return live.publish(self._engine, record.sandbox, specs, network=record.network)
+
+    def unpublish(self, *ports: str | PortMapping) -> None:
+        """Publish ports no longer, by what they were asked for, or as `ports` has them; all of
+        them, if none is named. What is connected there is cut off.
+        """
+        from netkit import live, publications
+
+        specs = [spec for port in ports for spec in publications.parse(str(port))]
+        record = self.record
+        live.unpublish(self._engine, record.sandbox, specs, network=record.network, every=not ports)
+
+    def update(
+        self,
+        *,
+        aliases_add: Sequence[str] = (),
+        aliases_rm: Sequence[str] = (),
+        mtu: int | None = None,
+        txqlen: int | None = None,
+        promisc: bool | None = None,
+        allmulti: bool | None = None,
+        gw_priority: int | None = None,
+        dns: Sequence[str] | None = None,
+        dns_search: Sequence[str] | None = None,
+        dns_options: Sequence[str] | None = None,
+        labels: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Change the endpoint and its container while it runs: all of it, or nothing.
+
+        What is left out stays. DNS servers, domains and options are the container's; none of them:
+        as its network has them. A label that is None goes.
+        """
+        from netkit import live
+        from netkit.updates import Update
+
+        update = Update(
+            aliases=tuple(aliases_add),
+            no_aliases=tuple(aliases_rm),
+            mtu=mtu,
+            txqlen=txqlen,
+            promisc=promisc,
+            allmulti=allmulti,
+            gateway_priority=gw_priority,
+            servers=None if dns is None else tuple(dns),
+            search=None if dns_search is None else tuple(dns_search),
+            options=None if dns_options is None else tuple(dns_options),
+            labels=_labels(labels),
+        )
+        record = self.record
+        live.update(self._engine, record.sandbox, update, network=record.network)
+
     def add_address(self, address: str) -> None:
         """Another address: one of the network's is leased, another, "10.9.0.2/24", let through."""
         self._alter("add address", address)
@@ -466,9 +643,23 @@ class Endpoint:
     def remove_rule(self, rule: str) -> None:
         self._alter("remove rule", rule)
 
-    def _alter(self, verb: Verb, text: str) -> None:
+    @property
+    def egress(self) -> list[str] | None:
+        """Where its packets may leave to, beside where its network's may; None: no list."""
+        return _listed(self.record.wanted.egress)
+
+    def let_out(self, verb: EgressVerb, *rules: str) -> None:
+        """Change that list: "allow" or "disallow" some *rules*, "any" place, or none ("deny")."""
+        from netkit import permissions
+
         record = self.record
-        self._engine.alter(record.sandbox, verb, text, network=record.network)
+        permissions.let_out(self._engine, record.sandbox, verb, rules, record.network)
+
+    def _alter(self, verb: Verb, text: str) -> None:
+        from netkit import live
+
+        record = self.record
+        live.alter(self._engine, record.sandbox, verb, text, network=record.network)
 
     def exec(self, argv: Sequence[str]) -> int:
         """Run a command in the namespace; its exit code."""
@@ -516,8 +707,8 @@ class Links:
 
         def end(
             target: str, given: str | Sequence[str], ifname: str | None, mac: str | None
-        ) -> model.EndSpec:
-            return model.EndSpec(
+        ) -> specs.EndSpec:
+            return specs.EndSpec(
                 target=target,
                 addresses=tuple(addresses.interface("address", text) for text in _texts(given)),
                 ifname=ifname,
@@ -525,7 +716,7 @@ class Links:
             )
 
         ends = end(a, addr_a, ifname_a, mac_a), end(b, addr_b, ifname_b, mac_b)
-        spec = model.LinkSpec(ends=ends, name=name, mtu=mtu, addressless=addressless)
+        spec = specs.LinkSpec(ends=ends, name=name, mtu=mtu, addressless=addressless)
         return Link(self._engine, self._engine.create_link(spec).id)
 
     def get(self, name: str) -> Link:
@@ -592,6 +783,29 @@ class Link:
     def remove(self) -> None:
         """Take the link down, at both ends."""
         self._engine.delete_link(self.id)
+
+
+def _moment(given: datetime | float | None) -> float | None:
+    """In seconds since 1970."""
+    return given if given is None or isinstance(given, float | int) else given.timestamp()
+
+
+def _egress(given: Sequence[str] | None) -> tuple[EgressRule, ...] | None:
+    return None if given is None else tuple(EgressRule.parse(text) for text in given)
+
+
+def _listed(rules: Sequence[EgressRule] | None) -> list[str] | None:
+    return None if rules is None else [str(rule) for rule in rules]
+
+
+def _labels(given: Mapping[str, str | None] | None) -> Labels:
+    from netkit.updates import Labels
+
+    given = given or {}
+    return Labels(
+        {key: value for key, value in given.items() if value is not None},
+        tuple(key for key, value in given.items() if value is None),
+    )
 
 
 def _texts(given: str | Sequence[str]) -> Sequence[str]:

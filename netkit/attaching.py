@@ -21,12 +21,13 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from ipam.errors import IpamError
-from netkit import sharing, steps
+from netkit import journal, sharing, steps
 from netkit.changes import Changes
 from netkit.errors import Busy, Conflict, KernelRefused, NetkitError
 from netkit.kernel import Kernel
-from netkit.model import AttachmentRecord, HostRecord, PluginCall, PortSpec
+from netkit.model import AttachmentRecord, HostRecord, PluginCall
 from netkit.ports import Ports
+from netkit.portspec import PortSpec
 
 _TRIES = 20
 
@@ -161,6 +162,7 @@ class Attaching:
         self.record = replace(self.record, maker=None)
         with self.changes.store.transaction():
             self.changes.store.put(self.record)
+            journal.made(self.changes.store, self.record)
         steps.point("committed")
 
     def undo(self, error: BaseException) -> None:

@@ -22,12 +22,24 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from netkit import allocation, drivers, firewall, gateway, naming, steps
+from netkit import (
+    allocation,
+    drivers,
+    firewall,
+    gateway,
+    journal,
+    namesakes,
+    naming,
+    policies,
+    renewal,
+    steps,
+)
 from netkit.config import Config
 from netkit.drivers import p2p
 from netkit.errors import KernelRefused, NetkitError
 from netkit.kernel import Kernel, netns, pids
 from netkit.model import (
+    HOST_NAMES,
     NO_STEPS,
     AttachmentRecord,
     ChangeRecord,
@@ -42,14 +54,14 @@ from netkit.model import (
     SandboxRecord,
 )
 from netkit.ports import Ports
-from netkit.store import SqliteStore
+from netkit.store import SqliteStore, members
 
 if TYPE_CHECKING:
     import ipam
 
 T = TypeVar("T")
 
-_ABANDONED = "0:0"  # no process has this number: the next call may take the record over
+ABANDONED = "0:0"  # no process has this number: the next call may take the record over
 
 
 class Tracker(Protocol):
@@ -70,6 +82,7 @@ class Changes:
         self._epoch: str | None = None
         self._lines: list[str] | None = None
         self._owed: list[str] = []
+        self._memberships: set[str] = set()
         self.track: Tracker = lambda things, _: things
         # somebody may be told of what was done, and will not do by itself
         self.warn: Callable[[str], object] = lambda text: None
@@ -161,9 +174,20 @@ class Changes:
             kernel.firewall = firewall.load(tables.firewall or firewall.DEFAULT)
 
     def _commit(self, record: Record) -> None:
+        journal.made(self.store, record)
+        if isinstance(record, EndpointRecord | ChangeRecord):
+            record = renewal.committed(self.store, record)
         if isinstance(record, ChangeRecord):
-            assert record.after is not None
-            self.store.update(record.after)
+            for after in (record.after, *record.others, record.network_after):
+                if isinstance(after, EndpointRecord):
+                    after = renewal.committed(self.store, after)
+                if after is not None:
+                    self.store.update(after)
+            if record.after is not None:
+                Ports(self.store.connection).hand(record.id, record.after.id)
+            if (wanted := record.sandbox_after) is not None:  # it may have started meanwhile
+                found = self.store.get(SandboxRecord, wanted.id)
+                self.store.update(replace(found, labels=wanted.labels, files=wanted.files))
             self.store.remove(record)
         else:
             self.store.update(replace(record, maker=None))
@@ -184,7 +208,7 @@ class Changes:
             with self.store.transaction():
                 for record in reversed(records):
                     if record in left:
-                        self.store.update(replace(record, maker=_ABANDONED))
+                        self.store.update(replace(record, maker=ABANDONED))
                     elif isinstance(record, SandboxRecord) and record.former:
                         self._detach(record)
                     else:
@@ -208,7 +232,8 @@ class Changes:
         self, records: Sequence[Record], kernel: Kernel, held: ExitStack, keep_sandbox: bool
     ) -> None:
         given = {record.id for record in records}
-        with self.store.transaction():
+        networks = (record.network for record in records if isinstance(record, EndpointRecord))
+        with self.membership(networks), self.store.transaction():
             records = self._with_links(records, held)
             needed = self._needed(records)
             records = [record for record in records if record.id not in needed]
@@ -236,7 +261,7 @@ class Changes:
             except ExceptionGroup as group:
                 errors += group.exceptions
                 with self.store.transaction():
-                    self.store.update(replace(record, maker=_ABANDONED))
+                    self.store.update(replace(record, maker=ABANDONED))
                 continue
             with self.store.transaction():
                 if record.id in kept - ours:
@@ -248,6 +273,7 @@ class Changes:
                 elif record.id not in given and self._is_used(record):
                     self.store.update(replace(record, maker=None))  # somebody joined it meanwhile
                 else:
+                    journal.gone(self.store, record)
                     self.erase(record)
                 if keep_sandbox and isinstance(record, EndpointRecord):
                     self._reserve(record)
@@ -258,6 +284,19 @@ class Changes:
                 "; ".join(str(error) for error in errors),
                 hint="mend the cause, then run `netkit gc`: it finishes the job",
             ) from errors[0]
+
+    @contextmanager
+    def membership(self, networks: Iterable[str]) -> Iterator[None]:
+        """Hold the locks of who is on *networks*: who is counted on does not leave meanwhile."""
+        had, wanted = self._memberships, set(networks)
+        with ExitStack() as locks:
+            for network in sorted(wanted - had):
+                locks.enter_context(self.store.locked(members(network)))
+            self._memberships = had | wanted
+            try:
+                yield
+            finally:
+                self._memberships = had
 
     def _with_links(self, records: Sequence[Record], held: ExitStack) -> list[Record]:
         """*records*, and what goes with the links among them and of their sandboxes.
@@ -327,9 +366,11 @@ class Changes:
             for record in self.store.everything()
             if record.epoch == self.epoch and record.maker is None
         )
-        rules = [rule for plan in plans for rule in steps.held(plan)]
-        kernel.firewall.open()
-        kernel.firewall.add(list(dict.fromkeys(rules)))
+        rules = list(dict.fromkeys(rule for plan in plans for rule in steps.held(plan)))
+        kernel.firewall.open(rules)
+        # what came meanwhile went astray, and would go on doing so
+        ports = [rule for rule in rules if isinstance(rule, firewall.Publish)]
+        kernel.forget_flows(*(rule for rule in ports if rule.protocol == "udp"))
 
     def _is_free(self, record: Record) -> bool:
         """Whether nobody else who lives is in the midst of it."""
@@ -350,7 +391,7 @@ class Changes:
     def unshared(self, *gone: Record) -> list[Record]:
         """The shared plans nobody wants once *gone* are."""
         ids = {record.id for record in gone}
-        wanted: set[str] = set()
+        wanted = {HOST_NAMES}  # until it is taken back
         for net in self.store.all(NetworkRecord):
             if net.id not in ids:
                 wanted |= set(drivers.load(net.driver).shared(net))
@@ -362,10 +403,15 @@ class Changes:
         return [r for r in left if r.id in idle]
 
     def _leaving(self, record: Record, others: Sequence[Record]) -> Record:
-        """An endpoint that leaves a sandbox which stays hands on the default route."""
-        if not isinstance(record, EndpointRecord) or record.sandbox in {r.id for r in others}:
+        """An endpoint takes along what others hold for its sake; one that leaves a sandbox which
+        stays hands on the default route.
+        """
+        if not isinstance(record, EndpointRecord):
             return record
-        return gateway.leaving(self.store, record)
+        record = policies.leaving(self.store, record)
+        if record.sandbox in {r.id for r in others}:
+            return record
+        return renewal.leaving(self.store, gateway.leaving(self.store, record))
 
     def _left_of(self, record: Record, keep: bool) -> steps.Plan:
         """What there is to delete: after a reboot only what outlived it; files stay if *keep*."""
@@ -376,6 +422,8 @@ class Changes:
 
     def erase(self, record: Record) -> None:
         """Forget a record and all that was leased or claimed in its name; in a transaction."""
+        if isinstance(record, EndpointRecord | ChangeRecord):
+            renewal.undone(self.store, record)
         if isinstance(record, EndpointRecord):
             net = self.store.by_id(NetworkRecord, record.network)
             if net is not None:
@@ -389,8 +437,12 @@ class Changes:
                     self.store.put(loan)
                     self._owed.append(loan.id)
             Ports(self.store.connection).release(record.id)
+            namesakes.release(self.store.connection, record.id)
         elif isinstance(record, ChangeRecord):
             self._give_back(record)
+            Ports(self.store.connection).release(record.id)
+            if record.after is not None:
+                self._call_as_it_is(record.after)
         elif isinstance(record, AttachmentRecord):
             Ports(self.store.connection).release(record.id)
             if record.lease is not None:
@@ -418,6 +470,15 @@ class Changes:
                 held = allocator.held(ipam.Owner(name))
                 if held is not None and str(held.ip) == text:
                     allocator.release(ipam.Owner(name))
+
+    def _call_as_it_is(self, after: EndpointRecord) -> None:
+        """Give back the names of an endpoint that does not become what it was to be."""
+        ep = self.store.by_id(EndpointRecord, after.id)
+        if ep is None or ep.wanted.aliases == after.wanted.aliases:
+            return
+        net = self.store.get(NetworkRecord, ep.network)
+        with suppress(NetkitError):  # somebody has taken one of them meanwhile
+            namesakes.claim(self, net, self.store.get(SandboxRecord, ep.sandbox), ep)
 
     def _reserve(self, ep: EndpointRecord) -> None:
         """Keep the addresses a container asked for, now that it has ended, until it is removed."""
@@ -466,6 +527,7 @@ class Changes:
                 left = tuple(former for former in found.former if former.network != network)
                 self.store.update(replace(found, former=left))
                 if found.finished and not left:
+                    journal.gone(self.store, found)
                     self.erase(found)
 
     def allocators(self, net: NetworkRecord) -> list[ipam.Allocator]:
@@ -576,6 +638,8 @@ class Changes:
         if attachment := self.store.by_id(AttachmentRecord, endpoint):
             return attachment.sandbox
         ep = self.store.by_id(EndpointRecord, endpoint)
+        if ep is None and (change := self.store.by_id(ChangeRecord, endpoint)):
+            ep = change.after
         sandbox = self.store.by_id(SandboxRecord, ep.sandbox) if ep else None
         return sandbox.name if sandbox else endpoint[:12]
 

@@ -36,10 +36,11 @@ from netkit import naming
 from netkit.addresses import WILDCARDS, Address, Network
 from netkit.dns import resolvconf
 from netkit.errors import InvalidSpec, printable
-from netkit.model import MTU_RANGE
+from netkit.specs import MTU_RANGE
 
 PATH = "/etc/netkit/netkit.toml"
 VARIABLE = "NETKIT_CONFIG"
+DAEMON = "NETKIT_DAEMON"  # "no": nobody starts netkitd
 COMMAND_LINE = "command line"
 ENVIRONMENT = {"state-dir": "NETKIT_STATE_DIR", "run-dir": "NETKIT_RUN_DIR"}
 FIREWALLS = ("nftables", "iptables", "none")
@@ -83,6 +84,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dns_search: tuple[str, ...] = ()
     # netkit itself
     daemon: bool = True
+    names: bool = True
     ipam_plugin_dirs: tuple[str, ...] = ()
     state_dir: str | None = None
     run_dir: str | None = None
@@ -91,6 +93,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def back_end(self) -> str | None:
         """The firewall asked for; None: nobody asks for one."""
         return self.firewall if self.iptables else "none"
+
+    @property
+    def name_service(self) -> bool:
+        """Whether new networks have names: where netkitd, which serves them, may be started."""
+        return self.names and self.daemon and os.environ.get(DAEMON) != "no"
 
     @property
     def binding(self) -> Address | None:
@@ -524,6 +531,7 @@ _PARSERS: dict[str, Callable[[Value], Any]] = {
     "dns-opts": _many(resolvconf.validate_option),
     "dns-search": _many(resolvconf.validate_search),
     "daemon": _flag,
+    "names": _flag,
     "ipam-plugin-dirs": _many(_program_directory),
     "state-dir": _directory,
     "run-dir": _directory,

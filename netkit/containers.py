@@ -17,18 +17,21 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 import msgspec
 from msgspec.structs import replace
 
-from netkit import model, namefiles, naming, recovery, sandboxes, steps, targets
+from netkit import model, namefiles, naming, recovery, sandboxes, specs, steps, targets
 from netkit.addresses import Address
 from netkit.changes import maker_lives
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec, NetkitError, NotFound
 from netkit.kernel import netns, process
-from netkit.model import NameFiles, PortSpec, Request, SandboxRecord
+from netkit.model import SandboxRecord
+from netkit.portspec import PortSpec
+from netkit.specs import NameFiles, Request
 
 _STOP_TIMEOUT_S = 10.0
 _KILL_TIMEOUT_S = 5.0
@@ -65,7 +68,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
                 f"invalid rootfs {self.rootfs!r:.80}: not a directory",
                 hint="name the directory that is to be '/' inside",
             )
-        model.validate_labels(self.labels)
+        specs.validate_labels(self.labels)
         _validate_process(self.command, self.env, self.workdir)
         if len(set(self.networks)) < len(self.networks):
             raise InvalidSpec("a network is named twice", hint="name each --net once")
@@ -88,6 +91,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             "mac-address": asked.mac is not None,
             "interface name": asked.ifname is not None,
             "interface settings": asked.is_special,
+            "network-scoped alias": bool(asked.aliases),
+            "links": bool(asked.links),
             "sysctl": bool(self.sysctls) and mode != "none",
         }
         if shared:
@@ -134,6 +139,7 @@ def run(engine: Engine, spec: RunSpec) -> int:
             child = process.spawn(_command(engine, sandbox, spec, log=None))
             sandbox = replace(sandbox, pid=child.pid, start_time=child.start_time)
             engine.update_sandbox(sandbox)
+            engine.note("start", sandbox)
             steps.point("running")
             code = process.supervise(child)
         finally:
@@ -166,6 +172,7 @@ def run_detached(open_engine: Callable[[], Engine], spec: RunSpec) -> str:
             maker=None,
         )
         engine.update_sandbox(sandbox)
+        engine.note("start", sandbox)
         report(sandbox.id)
         engine.close()  # nothing is held open for as long as the container runs
         code = process.supervise(child)
@@ -212,6 +219,7 @@ def _make(engine: Engine, spec: RunSpec) -> SandboxRecord:
         except BaseException:
             engine.delete_sandbox(sandbox)
             raise
+    engine.renew(sandbox.id)  # an endpoint may have less of its network than that has
     return engine.store.get(SandboxRecord, sandbox.id)
 
 
@@ -314,9 +322,8 @@ def _plan(
     made = namefiles.plan(
         sandbox.directory,
         sandbox.files,
+        [namefiles.Place(net, net.versions) for net in nets],
         on_host=sandbox.netns is None,
-        internal=all(net.internal for net in nets),
-        ipv6=any(net.ipv6 for net in nets),
         host_gateway=_host_gateway(engine, out),
     )
     own: steps.Plan = ()
@@ -381,6 +388,7 @@ def _binds(engine: Engine, sandbox: SandboxRecord) -> tuple[tuple[str, str], ...
 
 def _finish(engine: Engine, sandbox: SandboxRecord, code: int) -> None:
     """The command has ended: give back its network, and its record if nobody is to read it."""
+    engine.note("die", replace(sandbox, exit_code=code))
     current = engine.store.by_id(SandboxRecord, sandbox.id)
     if current is None:
         return  # `rm -f` was here
@@ -423,6 +431,9 @@ def execute(
         where = process.Process(found.pid, found.start_time)
     else:
         raise Conflict(f"container {found.name} is not running")
+    if isinstance(found, SandboxRecord):
+        with suppress(NetkitError):  # who looks up names inside asks whom the host asks by now
+            engine.renew(found.id)
     full = {**os.environ, **env} if env else None
     return process.run_in(where, argv, env=full, workdir=workdir, interactive=interactive, tty=tty)
 
@@ -471,6 +482,8 @@ def remove(engine: Engine, name: str, *, force: bool = False) -> None:
             f"kill -KILL {sandbox.pid}",
             lambda: process.kill(sandbox.pid, sandbox.start_time, signal.SIGKILL, _KILL_TIMEOUT_S),
         )
+        if not engine.changes.dry:
+            _await_supervisor(engine, sandbox)
     engine.delete_sandbox(sandbox)
 
 

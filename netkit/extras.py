@@ -19,16 +19,26 @@ from msgspec.structs import replace
 
 from netkit import addresses, drivers, steps, sysctls
 from netkit.addresses import Address, Interface, Network
-from netkit.drivers import routing
+from netkit.drivers import access, routing
 from netkit.errors import Conflict, InvalidSpec
-from netkit.firewall import Admit, Guard, Outgoing, Rule, Source
+from netkit.firewall import (
+    Admit,
+    Confine,
+    Egress,
+    Guard,
+    HostPort,
+    Outgoing,
+    Rule,
+    Source,
+)
 from netkit.kernel import Kernel
 from netkit.kernel.sysctl import key
-from netkit.model import EndpointRecord, NetworkRecord, Request
+from netkit.model import EndpointRecord, NetworkRecord
 from netkit.routes import RouteSpec, RuleSpec
+from netkit.specs import Request
 from netkit.steps import Plan, Step
 
-_IPV6_LEAST_MTU = 1280  # RFC 8200: below it the kernel switches IPv6 off
+IPV6_LEAST_MTU = 1280  # RFC 8200: below it the kernel switches IPv6 off
 _RULE_PRIORITY = 32000  # before the main table's 32766
 
 
@@ -79,7 +89,7 @@ def address(net: NetworkRecord, ep: EndpointRecord, new: Interface) -> Plan:
     traits = drivers.load(net.driver).TRAITS
     found: list[Step] = []
     if guard := _admit(net, ep, (new.ip,)):
-        found.append(steps.Rules(rules=(guard,)))
+        found.append(steps.Rules(rules=(guard, *access.of_address(net, ep, new.ip))))
     if traits.routed:
         alone = ip_network(str(new.ip))
         found.append(steps.Route(dev=ep.host_ifname, dst=alone))
@@ -236,7 +246,12 @@ def _split(rules: Sequence[Rule], ip: Address) -> tuple[tuple[Rule, ...], tuple[
                 gone.append(Admit(link, None, (ip,)))
             case Admit(_, _, own) if own == (ip,):
                 gone.append(each)
-            case Outgoing(address) if address == ip:
+            case (
+                Outgoing(address=address)
+                | Confine(address=address)
+                | Egress(address=address)
+                | HostPort(address=address)
+            ) if address == ip:
                 gone.append(each)
             case _:
                 kept.append(each)
@@ -263,7 +278,7 @@ def refuse(
         refuse_address(net, ep, each, here())
     if wanted.sources:
         _refuse_sources(net, wanted, {ip.ip for _, ip in kernel.netlink().addresses()})
-    _refuse_mtu(net, ep)
+    refuse_mtu(net, ep)
     _refuse_sysctls(wanted.sysctls, ep, kernel)
     for spec in wanted.routes:
         refuse_route(net, ep, spec)
@@ -330,7 +345,8 @@ def _refuse_sysctls(given: Mapping[str, str], ep: EndpointRecord, kernel: Kernel
             )
 
 
-def _refuse_mtu(net: NetworkRecord, ep: EndpointRecord) -> None:
+def refuse_mtu(net: NetworkRecord, ep: EndpointRecord) -> None:
+    """Refuse an MTU of its own that is more than its network's, or too little for IPv6."""
     mtu = ep.wanted.mtu
     if mtu is None:
         return
@@ -339,9 +355,9 @@ def _refuse_mtu(net: NetworkRecord, ep: EndpointRecord) -> None:
             f"cannot have an MTU of {mtu} on network '{net.name}', which has {net.mtu}",
             hint=f"give one of at most {net.mtu}, or create the network with --mtu {mtu}",
         )
-    if mtu < _IPV6_LEAST_MTU and 6 in addresses.versions(ep.every_address):
+    if mtu < IPV6_LEAST_MTU and 6 in addresses.versions(ep.every_address):
         raise InvalidSpec(
-            f"cannot have an MTU of {mtu} with IPv6: that needs {_IPV6_LEAST_MTU} at least",
+            f"cannot have an MTU of {mtu} with IPv6: that needs {IPV6_LEAST_MTU} at least",
             hint="give a larger one, or a network without IPv6",
         )
 

@@ -49,6 +49,19 @@ def arriving(
     return tuple(plan)
 
 
+def moving(store: SqliteStore, after: EndpointRecord) -> steps.Plan:
+    """What an endpoint's other priority takes: default routes that are another's from now on."""
+    here = store.all(EndpointRecord, sandbox=after.sandbox)
+    others = [ep for ep in here if ep.id != after.id]
+    plan = []
+    for version in after.leads_out:
+        was = holder(store, here, version)
+        now = holder(store, [*others, after], version)
+        if was is not None and now is not None and was.id != now.id:
+            plan.append(_route(now, was, version))
+    return tuple(plan)
+
+
 def leaving(store: SqliteStore, ep: EndpointRecord) -> EndpointRecord:
     """*ep* with the steps by which its deletion hands the default routes to whoever is next."""
     if not ep.leads_out:

@@ -18,7 +18,8 @@ from netkit import allocation, endpoints, steps
 from netkit.changes import Changes
 from netkit.errors import Conflict, NetkitError
 from netkit.kernel import Kernel
-from netkit.model import NetworkRecord, Request, SandboxRecord
+from netkit.model import NetworkRecord, SandboxRecord
+from netkit.specs import Request
 
 
 @contextmanager

@@ -17,15 +17,8 @@ from netkit.changes import Changes
 from netkit.drivers import p2p
 from netkit.errors import Conflict
 from netkit.kernel import Kernel
-from netkit.model import (
-    EndRecord,
-    EndSpec,
-    LinkEnd,
-    LinkRecord,
-    LinkSpec,
-    NetworkRecord,
-    SandboxRecord,
-)
+from netkit.model import EndRecord, LinkEnd, LinkRecord, NetworkRecord, SandboxRecord
+from netkit.specs import EndSpec, LinkSpec
 
 HOST = "host"
 BLOCK = IPv4Network("10.254.0.0/16")

@@ -78,6 +78,14 @@ def validate_domain(kind: str, name: str) -> str:
     return name
 
 
+def validate_alias(name: str) -> str:
+    """*name*, if a container may be called so beside its name: a DNS name, or all below one,
+    `*.app.local`.
+    """
+    validate_domain("alias", name.removeprefix("*."))
+    return name
+
+
 def new_id() -> str:
     """64 random hex digits."""
     while True:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from netkit import addresses, allocation, drivers, model, namefiles, naming
+from netkit import addresses, allocation, drivers, model, namefiles, naming, policies, specs
 from netkit.addresses import Address, Network, versions
 from netkit.changes import Changes
 from netkit.config import Config
 from netkit.errors import Conflict, InvalidSpec
 from netkit.kernel import Kernel
-from netkit.model import NetworkRecord, NetworkSpec, Subnet
+from netkit.model import NetworkRecord, Subnet
+from netkit.specs import NetworkSpec
 
 if TYPE_CHECKING:
     from ipam import space
@@ -123,9 +124,34 @@ def propose(changes: Changes, spec: NetworkSpec, kernel: Kernel) -> NetworkRecor
         labels=dict(spec.labels),
         ipam=spec.ipam_driver,
         ipam_options=dict(spec.ipam_options),
+        hostnames=spec.hostnames,
+        servers=spec.servers,
+        host_access=spec.host_access,
+        egress=spec.egress,
     )
+    net = replace(net, names=_has_names(net, spec.names, changes.config))
     _check_routes(net)
+    policies.refuse(net, kernel)
     return driver.TRAITS.settle(net, spec, changes.store.all(NetworkRecord))
+
+
+def _has_names(net: NetworkRecord, asked: bool | None, config: Config) -> bool:
+    """Whether names of its containers resolve: by a server at the gateways, which the host has."""
+    can = drivers.load(net.driver).TRAITS.names and bool(namefiles.servers_of(net))
+    if asked and not can:
+        raise InvalidSpec(
+            f"cannot have names on network '{net.name}': the host has no address there to serve "
+            "them at",
+            hint="leave out --dns-enabled, or use driver bridge or veth with a gateway",
+        )
+    names = can and (config.name_service if asked is None else asked)
+    for what, given in (("hostnames", net.hostnames), ("--dns", net.servers)):
+        if given and not names:
+            raise InvalidSpec(
+                f"cannot have {what} on network '{net.name}': it has no names",
+                hint=f"leave out {what}, or add --dns-enabled",
+            )
+    return names
 
 
 def _check_routes(net: NetworkRecord) -> None:
@@ -162,7 +188,7 @@ def _check_options(spec: NetworkSpec, traits: drivers.Traits) -> None:
         )
     for option in spec.options:
         if traits.options is not None and option not in traits.options:
-            known = sorted({*model.OPTIONS, *traits.options})
+            known = sorted({*specs.OPTIONS, *traits.options})
             raise InvalidSpec(
                 f"unknown option {option!r:.80} of driver {spec.driver}",
                 hint="options are " + ", ".join(known),
@@ -337,4 +363,4 @@ def _auto_mtu(kernel: Kernel) -> int:
         return _FALLBACK_MTU
     best = min(ways, key=lambda way: way.metric or 0)
     mtus = {link.ifindex: link.mtu for link in kernel.netlink().links()}
-    return min(mtus.get(best.ifindex or 0, _FALLBACK_MTU), model.MTU_RANGE[-1])
+    return min(mtus.get(best.ifindex or 0, _FALLBACK_MTU), specs.MTU_RANGE[-1])

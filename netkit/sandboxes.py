@@ -16,7 +16,8 @@ from netkit.changes import Changes
 from netkit.dns import hosts
 from netkit.errors import Conflict, InvalidSpec
 from netkit.kernel import netns
-from netkit.model import EndpointRecord, Former, NameFiles, NetworkRecord, SandboxRecord
+from netkit.model import EndpointRecord, Former, NetworkRecord, SandboxRecord
+from netkit.specs import NameFiles
 from netkit.store import SqliteStore
 
 
@@ -109,8 +110,7 @@ def plan(sandbox: SandboxRecord, net: NetworkRecord) -> steps.Plan:
             *namefiles.plan(
                 f"{namefiles.NETNS_ETC}/{sandbox.name}",
                 sandbox.files,
-                internal=net.internal,
-                ipv6=net.ipv6,
+                [namefiles.Place(net, net.versions)],
                 host_gateway=_gateway(net),
             ),
         )
@@ -121,8 +121,7 @@ def plan(sandbox: SandboxRecord, net: NetworkRecord) -> steps.Plan:
     made = namefiles.plan(
         sandbox.directory,
         sandbox.files,
-        internal=net.internal,
-        ipv6=net.ipv6,
+        [namefiles.Place(net, net.versions)],
         host_gateway=_gateway(net),
     )
     return (*up, *made, *namefiles.inject(sandbox.directory, sandbox.files, sandbox.pid))

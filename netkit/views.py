@@ -7,9 +7,20 @@ Source   docker inspect, docker network inspect, docker ps --format json
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from netkit import containers, drivers, gateway, sysctls, targets
+from netkit import (
+    access,
+    containers,
+    drivers,
+    gateway,
+    namefiles,
+    names,
+    policies,
+    sysctls,
+    targets,
+)
 from netkit.addresses import Interface, bracketed, spans
 from netkit.engine import Engine
 from netkit.errors import NetkitError
@@ -19,10 +30,10 @@ from netkit.model import (
     HostRecord,
     LinkRecord,
     NetworkRecord,
-    PortMapping,
     SandboxRecord,
     Subnet,
 )
+from netkit.portspec import PortMapping
 
 if TYPE_CHECKING:
     import ipam
@@ -76,6 +87,14 @@ def network(engine: Engine, net: NetworkRecord) -> View:
             "Config": [_pool(pool) for pool in net.pools],
         },
         "Internal": net.internal,
+        "DNSEnabled": net.names,
+        "DNSServers": list(net.servers),
+        "Policy": {
+            "Open": net.icc,
+            "HostAccess": net.host_access,
+            "Allows": [str(said) for said in net.allows],
+            "Egress": _egress(net.egress),
+        },
         "Attachable": False,
         "Ingress": False,
         "Containers": members,
@@ -83,6 +102,49 @@ def network(engine: Engine, net: NetworkRecord) -> View:
         "Labels": net.labels,
         "Status": {"IPAM": {"Subnets": counts}} if counts else {},
     }
+
+
+def policy_rows(engine: Engine, net: NetworkRecord) -> list[View]:
+    """Who may begin to talk to whom on a network, and why: the lines of `policy`."""
+    here = (ep for ep in engine.endpoints(network=net.id) if ep.epoch == engine.changes.epoch)
+    members = policies.members(engine.store, here)
+    there = {access.ANYONE, access.HOST, *(member.name for member in members)}
+    rows: list[View] = []
+
+    def row(client: str, server: str, by: str, ports: str = "", *, there_too: bool = True) -> None:
+        holds = "yes" if client in there and there_too else "no"
+        ports = ports.lstrip(":") or "all"
+        rows.append({"From": client, "To": server, "Ports": ports, "By": by, "InForce": holds})
+
+    if net.icc:
+        row(access.ANYONE, access.ANYONE, "open")
+    for said in net.allows:
+        vain = net.host_access if said.server == access.HOST else net.icc
+        meant = not vain and said.server in there
+        row(said.client, said.server, "allow", said.ports, there_too=meant)
+    for member in members if not net.icc else ():
+        for link in member.ep.wanted.links:
+            offered = [span for m in members if m.name == link.target for span in m.offers]
+            for span in offered:
+                ports = access.Allowance(member.name, link.target, *span).ports
+                row(member.name, link.target, "link", ports)
+            if not offered:
+                row(member.name, link.target, "link", "none", there_too=False)
+    if net.host_access:
+        row(access.ANYONE, access.HOST, "host access")
+    if net.egress is None and not net.internal:
+        row(access.ANYONE, "anywhere", "egress")
+    lists = [(access.ANYONE, net.egress), *((each.name, each.ep.wanted.egress) for each in members)]
+    for name, listed in lists:
+        for rule in listed or ():
+            row(name, rule.where, "egress", rule.ports)
+        if listed == ():
+            row(name, "nowhere", "egress")
+    return rows
+
+
+def _egress(listed: Sequence[access.EgressRule] | None) -> list[str] | None:
+    return None if listed is None else [str(rule) for rule in listed]
 
 
 def _pool(pool: Subnet) -> View:
@@ -173,7 +235,7 @@ def container(engine: Engine, sandbox: SandboxRecord) -> View:
     joined = [(engine.network(ep.network), ep) for ep in endpoints]
     tables = engine.store.by_id(HostRecord, "tables")
     back_end = tables.firewall if tables else None
-    networks = {net.name: _endpoint(net, ep, back_end) for net, ep in joined}
+    networks = {net.name: _endpoint(net, ep, sandbox, back_end) for net, ep in joined}
     first = gateway.holder(engine.store, endpoints) or next(iter(endpoints), None)
     files = sandbox.files
     return {
@@ -190,6 +252,7 @@ def container(engine: Engine, sandbox: SandboxRecord) -> View:
         },
         "Name": f"/{sandbox.name}",
         "Kind": sandbox.sort,
+        **_resolv_conf(sandbox),
         "HostConfig": {
             "NetworkMode": next(iter(networks), "none"),
             "AutoRemove": sandbox.auto_remove,
@@ -215,6 +278,13 @@ def container(engine: Engine, sandbox: SandboxRecord) -> View:
             "Links": _links(engine, sandbox),
         },
     }
+
+
+def _resolv_conf(sandbox: SandboxRecord) -> View:
+    """Where it is, and whether somebody has edited it, so that netkit leaves it alone."""
+    last = namefiles.written(sandbox)
+    edited = last is not None and not namefiles.is_ours(last)
+    return {"ResolvConfPath": last.path if last else "", "ResolvConfEdited": edited}
 
 
 def _links(engine: Engine, sandbox: SandboxRecord) -> View:
@@ -279,29 +349,48 @@ def veths(engine: Engine, sandbox: SandboxRecord) -> list[View]:
     return rows
 
 
+def port_lines(mappings: Iterable[PortMapping]) -> list[str]:
+    """As `docker port` shows ports: 80/tcp -> 0.0.0.0:8080."""
+    return [
+        f"{inside}/{mapping.protocol} -> {_where(mapping)}:{outside}"
+        for mapping in mappings
+        for inside, outside in mapping
+    ]
+
+
 def published(endpoints: list[EndpointRecord], port: int, protocol: str) -> list[str]:
     """Where a container's port is published, as host:port."""
     return [
-        f"{mapping.device or bracketed(mapping.host_address)}:{outside}"
+        f"{_where(mapping)}:{outside}"
         for mapping in _mappings(endpoints)
         for inside, outside in mapping
         if (inside, mapping.protocol) == (port, protocol)
     ]
 
 
+def _where(mapping: PortMapping) -> str:
+    return mapping.device or bracketed(mapping.host_address)
+
+
 def _mappings(endpoints: list[EndpointRecord]) -> list[PortMapping]:
     return [mapping for ep in endpoints for mapping in ep.ports]
 
 
-def _endpoint(net: NetworkRecord, ep: EndpointRecord, back_end: str | None) -> View:
+def _endpoint(
+    net: NetworkRecord, ep: EndpointRecord, sandbox: SandboxRecord, back_end: str | None
+) -> View:
     return {
         **_address(ep),
+        "Aliases": list(ep.wanted.aliases),
+        "Links": list(map(str, ep.wanted.links)),
+        "DNSNames": list(names.of(ep, net, sandbox)) if net.names else [],
         "NetworkID": ep.network,
         "EndpointID": ep.id,
         "GwPriority": ep.gateway_priority,
         "InterfaceName": ep.ifname,
         "HostInterfaceName": ep.host_ifname,
         "SpoofGuard": _guard(net, ep, back_end),
+        "Egress": _egress(ep.wanted.egress),
         **_extras(ep),
     }
 

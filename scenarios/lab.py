@@ -31,7 +31,9 @@ from netkit import config
 from netkit.engine import Engine
 from netkit.firewall import detection, iptables, libnftables, nfnetlink
 from netkit.kernel import mounts, netns
-from netkit.model import EndpointRecord, PortSpec, Request
+from netkit.model import EndpointRecord
+from netkit.portspec import PortSpec
+from netkit.specs import Request
 
 PATIENCE_S = 3.0
 BRIEF_S = 0.3

@@ -20,7 +20,8 @@ import pytest
 
 from netkit.engine import Engine
 from netkit.errors import Exhausted
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios import frames
 from scenarios.firewalls import each, in_nftables, on_nftables
 from scenarios.lab import BRIEF_S, Host, at, join, netkit, run, snapshot, until

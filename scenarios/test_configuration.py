@@ -17,7 +17,8 @@ import pytest
 from netkit import Netkit
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import BRIEF_S, Host, join, netkit, run, snapshot, until
 
 OURS, THEIRS = "10.9.0.1", "10.9.0.2"  # the host's address on the LAN, and its neighbour's

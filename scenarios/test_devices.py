@@ -18,7 +18,8 @@ from netkit.errors import Conflict, InvalidSpec, KernelRefused, NotFound
 from netkit.firewall import Guard
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import netns
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec, Request
 from scenarios import frames
 from scenarios.lab import Host, at, join, ready, run, snapshot, until
 

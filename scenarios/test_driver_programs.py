@@ -14,7 +14,7 @@ import pytest
 
 from netkit.errors import InvalidSpec, KernelRefused, NetkitError, NotFound
 from netkit.kernel import program
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host, netkit, run, snapshot, until
 
 PAGE = Path(__file__).parents[1] / "docs" / "drivers.md"

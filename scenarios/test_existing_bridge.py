@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from netkit import config
 from netkit.engine import Engine
 from netkit.errors import NetkitError
-from netkit.model import NetworkSpec, Request
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import BRIEF_S, Host, join, netkit, run, snapshot, until
 
 FOUR, SIX = "10.7.0.1/24", "fd00:7::1/64"

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from netkit.firewall import foreign
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import BRIEF_S, Host, join, run, until
 
 BUS = "/run/dbus/system_bus_socket"

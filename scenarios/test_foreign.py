@@ -13,7 +13,8 @@ from ipaddress import ip_network
 import pytest
 
 from netkit.engine import Engine
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.firewalls import each
 from scenarios.lab import BRIEF_S, Host, legacy_rules, run, until, without_iptables
 from tests.faces import netkit, ok

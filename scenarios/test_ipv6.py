@@ -15,7 +15,9 @@ import pytest
 
 from netkit import Conflict, InvalidSpec, NetkitError
 from netkit.engine import Engine
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, PortSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios import frames
 from scenarios.firewalls import each, in_nftables, on_nftables, sees_bridges, take_away
 from scenarios.lab import BRIEF_S, Host, join, legacy_rules, netkit, ready, run, snapshot, until
@@ -513,7 +515,7 @@ def test_s07_a_network_of_ipv4_lets_no_ipv6_in(host: Host) -> None:
         frames.send(a.netns, "eth0", asked)
     assert heard == [] or not in_nftables()
     with pytest.raises(InvalidSpec, match="network 'four' has no IPv6"):
-        engine.connect("four", request=Request(ports=PortSpec.parse("[::1]:80:80")))
+        engine.connect("four", request=Request(ports=PortSpec.parse("[2001:db8::1]:80:80")))
     assert net.versions == (4,)
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.specs import NetworkSpec
 from scenarios import frames
 from scenarios.firewalls import (
     admin,

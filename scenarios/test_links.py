@@ -15,7 +15,8 @@ import pytest
 from netkit.engine import Engine
 from netkit.errors import InvalidSpec, KernelRefused, NotFound
 from netkit.kernel import netns
-from netkit.model import EndSpec, LinkRecord, LinkSpec, NetworkSpec, Request, SandboxRecord
+from netkit.model import LinkRecord, SandboxRecord
+from netkit.specs import EndSpec, LinkSpec, NetworkSpec, Request
 from scenarios.firewalls import each, take_away
 from scenarios.lab import BRIEF_S, Host, inside, run, snapshot, until
 from tests.faces import netkit, ok, refused

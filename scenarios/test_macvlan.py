@@ -13,7 +13,9 @@ import pytest
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec, KernelRefused, NotFound
 from netkit.kernel import netns
-from netkit.model import EndpointRecord, NetworkRecord, NetworkSpec, PortSpec, Request
+from netkit.model import EndpointRecord, NetworkRecord
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios import frames
 from scenarios.lab import BRIEF_S, Host, inside, run, snapshot, until
 

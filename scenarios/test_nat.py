@@ -18,7 +18,8 @@ from netkit import naming
 from netkit.engine import Engine
 from netkit.errors import Exhausted, InvalidSpec
 from netkit.kernel import netns
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.firewalls import each
 from scenarios.lab import BRIEF_S, Host, join, netkit, ready, run, snapshot, until
 

@@ -19,7 +19,8 @@ from netkit.containers import RunSpec
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec, NotFound
 from netkit.kernel import process
-from netkit.model import NetworkRecord, NetworkSpec, Request, SandboxRecord
+from netkit.model import NetworkRecord, SandboxRecord
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import Host, inside, run, snapshot, until
 
 OURS, THEIRS, OURS6, THEIRS6 = "10.9.0.1", "10.9.0.2", "fd09::1", "fd09::2"

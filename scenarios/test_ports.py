@@ -15,7 +15,7 @@ import pytest
 from netkit.engine import Engine
 from netkit.errors import Conflict, Exhausted, InvalidSpec
 from netkit.kernel import Kernel
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios import frames
 from scenarios.firewalls import each, on_nftables
 from scenarios.lab import BRIEF_S, Host, at, join, legacy_rules, netkit, run, snapshot, until

@@ -1,6 +1,7 @@
 from ipaddress import IPv4Network
 
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import Host, snapshot
 
 

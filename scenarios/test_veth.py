@@ -13,7 +13,9 @@ import pytest
 
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec
-from netkit.model import EndpointRecord, NetworkSpec, PortSpec, Request
+from netkit.model import EndpointRecord
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.firewalls import each, on_nftables, take_away
 from scenarios.lab import BRIEF_S, Host, run, snapshot
 

@@ -28,7 +28,20 @@ from msgspec.structs import replace
 
 from netkit.addresses import WILDCARDS, Address
 from netkit.errors import NotFound
-from netkit.firewall import Admit, Guard, Masquerade, Obstacle, Outgoing, Publish, Rule, Source
+from netkit.firewall import (
+    Admit,
+    Egress,
+    Guard,
+    HostPort,
+    Learnt,
+    Masquerade,
+    Obstacle,
+    Outgoing,
+    Publish,
+    Reach,
+    Rule,
+    Source,
+)
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import Kernel, features, kinds, netlink, netns, sockets
 from netkit.kernel.netlink import (
@@ -721,6 +734,11 @@ class FakeFirewall:
     """Rules as a set of values. Two that want the same key for different ends clash, as in nft."""
 
     name = "fake"
+    sees_bridges = True
+    learns = True
+
+    def refuses(self, rules: Sequence[Rule]) -> str:
+        return ""
 
     def __init__(self, refusals: Refusals | None = None) -> None:
         self.refusals = refusals or Refusals()
@@ -740,8 +758,8 @@ class FakeFirewall:
         return Nftables().lines(rules, verb)
 
     @_call
-    def open(self) -> None:
-        self.rules = []
+    def open(self, rules: Sequence[Rule] = ()) -> None:
+        self.rules = list(rules)
 
     @_call
     def close(self) -> None:
@@ -750,6 +768,9 @@ class FakeFirewall:
     @_call
     def is_open(self) -> bool:
         return self.rules is not None
+
+    def altered(self) -> Sequence[str]:
+        return ()
 
     @_call
     def add(self, rules: Sequence[Rule]) -> None:
@@ -770,6 +791,22 @@ class FakeFirewall:
         if self.rules is not None:
             gone = _atoms(rules)
             self.rules = [rule for rule in self.rules if rule not in gone]
+
+    @_call
+    def forget(self, addresses: Sequence[Address]) -> None:
+        if self.rules is not None:
+            self.rules = [
+                rule
+                for rule in self.rules
+                if not (isinstance(rule, Learnt) and rule.address in addresses)
+            ]
+
+    @_call
+    def exchange(self, gone: Sequence[Rule], added: Sequence[Rule]) -> None:
+        if self.rules is not None:
+            old, new = _atoms(gone), _atoms(added)
+            left = [rule for rule in self.rules if rule not in old or rule in new]
+            self.rules = left + [rule for rule in new if rule not in left]
 
     @_call
     def check(self, rules: Sequence[Rule]) -> Sequence[str]:
@@ -962,6 +999,10 @@ class FakeKernel(Kernel):
         return f"/drivers/{name}"
 
     @_call
+    def has_program(self, name: str) -> bool:
+        return name in self.programs
+
+    @_call
     def call(self, command: Sequence[str], text: str) -> str:
         return self.programs[os.path.basename(command[0])](command[1:], text)
 
@@ -969,17 +1010,19 @@ class FakeKernel(Kernel):
     def start_proxy(self, lock: str, dev: str, ports: Sequence[str]) -> None:
         if dev not in self.space(None).links:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-        if lock in self.proxies:
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        self.proxies[lock] = (dev, *ports)
+        known = self.proxies.get(lock, (dev,))
+        self.proxies[lock] = (*known, *(port for port in ports if port not in known))
 
     @_call
-    def stop_proxy(self, lock: str) -> None:
-        self.proxies.pop(lock, None)
+    def stop_proxy(self, lock: str, ports: Sequence[str]) -> None:
+        left = tuple(each for each in self.proxies.get(lock, ("",)) if each not in ports)
+        self.proxies |= {lock: left}
+        if not left[1:]:
+            del self.proxies[lock]
 
     @_call
-    def proxy_lives(self, lock: str) -> bool:
-        return lock in self.proxies
+    def proxy_serves(self, lock: str, port: str) -> bool:
+        return port in self.proxies.get(lock, ())
 
     @_call
     def create_netns(self, name: str) -> None:
@@ -1072,6 +1115,14 @@ class FakeKernel(Kernel):
         self.files[path] = content
 
     @_call
+    def real_path(self, path: str) -> str:
+        return path
+
+    @_call
+    def read_file(self, path: str) -> str | None:
+        return self.files.get(path)
+
+    @_call
     def edit_file(self, path: str, edit: Callable[[str], str]) -> None:
         if path not in self.files:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -1137,6 +1188,12 @@ def _clash(one: Rule, other: Rule) -> bool:
                 and one.device == other.device
                 and spans.start < others.stop
                 and others.start < spans.stop
+            )
+        case ((Reach() | HostPort() | Egress()), (Reach() | HostPort() | Egress())):
+            if one.port is None or other.port is None or (one.count, other.count) == (1, 1):
+                return False
+            return replace(one, port=other.port, count=other.count) == other and (
+                one.port < other.port + other.count and other.port < one.port + one.count
             )
         case Outgoing(), Outgoing():
             return one.address == other.address

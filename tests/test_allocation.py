@@ -13,7 +13,8 @@ from netkit import addresses, allocation
 from netkit.engine import Engine
 from netkit.errors import Exhausted, InvalidSpec
 from netkit.kernel import netns
-from netkit.model import LoanRecord, NetworkRecord, NetworkSpec, Subnet, decode, encode
+from netkit.model import LoanRecord, NetworkRecord, Subnet, decode, encode
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host
 from tests.fakes import FakeKernel
 

@@ -273,6 +273,38 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert (Endpoint, Network) == (netkit.Endpoint, netkit.Network)
 
 
+def test_who_may_talk_to_whom_is_said_and_taken_back() -> None:
+    nk = Netkit()
+    net = nk.networks.create("net", icc=False, host_access=False, egress=["10.0.0.0/8:443"])
+    for name in ("web", "db"):
+        net.connect(name=name)
+    net.allow("web", "db:5432")
+    net.allow("*", "host:9100")
+    assert [tuple(row.values()) for row in net.policy] == [
+        ("web", "db", "5432/tcp", "allow", "yes"),
+        ("*", "host", "9100/tcp", "allow", "yes"),
+        ("*", "10.0.0.0/8", "443/tcp", "egress", "yes"),
+    ]
+    with pytest.raises(Conflict, match="is allowed on network 'net' already"):
+        net.allow("web", "db:5432/tcp")
+    net.disallow("web", "db:5432")
+    net.police(icc=True, host_access=True)
+    assert (net.record.icc, net.record.host_access, len(net.record.allows)) == (True, True, 1)
+    net.let_out("allow", "192.0.2.7")
+    assert net.egress == ["10.0.0.0/8:443/tcp", "192.0.2.7/32"]
+    net.let_out("any")
+    assert net.egress is None
+    own = net.connect(name="own", egress=[])
+    assert own.egress == []
+    own.let_out("allow", "10.9.0.0/16")
+    assert own.egress == ["10.9.0.0/16"]
+    with nk.dry_run() as lines:
+        net.police(icc=False)
+    assert len(lines) == 1
+    assert net.record.icc
+    assert nk.check() == []
+
+
 USER = """\
 from collections.abc import Sequence
 from ipaddress import (

@@ -90,7 +90,7 @@ ADDRESSES = [
 PORTS = [
     *_split("0 65536 -1 80- -80 80-70 1-2-3 1:2:3:4 80:80/icmp 80/ 80/tcp/udp 80-82:80-81"),
     *_split(":::80 ٨٠"),
-    *_split("1.2.3:80:80 [::1]:80:80 1e3 0x50 +80 8_0 80:80,81:81 0:80 65535-65536:80-81 1:"),
+    *_split("1.2.3:80:80 1e3 0x50 +80 8_0 80:80,81:81 0:80 65535-65536:80-81 1:"),
     *_split("a:80"),
     *_split("127.0.0.1:: 127.0.0.1:80 224.0.0.1:80:80 255.255.255.255:1:1"),
     *_split("99999999999999999999"),
@@ -394,7 +394,9 @@ class Place(NamedTuple):
         """What is cheap to look at after every single case: records, our files, interfaces."""
         path = f"file:{self.host.base}/state/state.db?mode=ro"
         with closing(sqlite3.connect(path, uri=True)) as db:
-            records = list(db.iterdump())
+            # that a `run` was begun, and came to nothing, may be told
+            told = ('INSERT INTO "journal"', 'INSERT INTO "sqlite_sequence"')
+            records = [line for line in db.iterdump() if not line.startswith(told)]
         files = [
             f"{directory}/{name}"
             for directory, _, names in os.walk(self.host.base)
@@ -462,10 +464,10 @@ def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         scripts.append(text)
         return run(text)
 
-    def packed(element: Element, *types: Sequence[str]) -> bytes:
+    def packed(element: Element, *types: Sequence[str], whole: bool) -> bytes:
         data = f" : {element.data}" if element.data else ""
         scripts.append(f"element {element.home} {{ {element.key}{data} }}")
-        return pack(element, *types)
+        return pack(element, *types, whole=whole)
 
     monkeypatch.setattr(libnftables, "run", recorded)
     monkeypatch.setattr(elements, "_packed", packed)

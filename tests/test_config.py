@@ -43,6 +43,7 @@ dns = ["9.9.9.9", "2620:fe::fe"]
 dns-opts = ["ndots:2", "rotate"]
 dns-search = ["example.com"]
 daemon = false
+names = false
 ipam-plugin-dirs = ["/opt/cni/bin", "/srv/plugins"]
 state-dir = "/srv/netkit"
 run-dir = "/run/other"
@@ -95,6 +96,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         dns_opts=("ndots:2", "rotate"),
         dns_search=("example.com",),
         daemon=False,
+        names=False,
         ipam_plugin_dirs=("/opt/cni/bin", "/srv/plugins"),
         state_dir="/srv/netkit",
         run_dir="/run/other",

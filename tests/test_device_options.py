@@ -10,7 +10,7 @@ import pytest
 from netkit import drivers
 from netkit.engine import Engine
 from netkit.errors import Conflict, InvalidSpec
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host, run, snapshot
 from tests import goldens
 from tests.test_bad_input import HOSTILE

@@ -9,15 +9,9 @@ from hypothesis import strategies as st
 
 from netkit.engine import Engine
 from netkit.errors import NetkitError, NotFound
-from netkit.model import (
-    EndSpec,
-    LinkSpec,
-    NameFiles,
-    NetworkSpec,
-    PortSpec,
-    Request,
-    SandboxRecord,
-)
+from netkit.model import SandboxRecord
+from netkit.portspec import PortSpec
+from netkit.specs import EndSpec, LinkSpec, NameFiles, NetworkSpec, Request
 from scenarios.lab import Host, run, snapshot
 from tests.test_transactions import tables
 

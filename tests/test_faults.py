@@ -19,7 +19,9 @@ from netkit.containers import RunSpec
 from netkit.engine import Engine
 from netkit.errors import Conflict, KernelRefused
 from netkit.kernel import netns, process
-from netkit.model import NameFiles, NetworkSpec, PortSpec, Request, SandboxRecord
+from netkit.model import SandboxRecord
+from netkit.portspec import PortSpec
+from netkit.specs import NameFiles, NetworkSpec, Request
 from scenarios.lab import Host, run, snapshot, until
 from tests.test_transactions import tables
 

@@ -16,7 +16,8 @@ import pytest
 from netkit.engine import Engine
 from netkit.errors import KernelRefused
 from netkit.firewall import iptables
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import Host, legacy_rules, run, snapshot, without_iptables
 from tests.test_faults import held
 from tests.test_transactions import tables

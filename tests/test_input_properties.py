@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from netkit import InvalidSpec, Netkit, views
 from netkit.addresses import WILDCARDS
 from netkit.cli import template
-from netkit.model import NetworkSpec, PortMapping, PortSpec
+from netkit.portspec import PortMapping, PortSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host
 
 T = TypeVar("T")

@@ -24,20 +24,23 @@ from typing import NamedTuple, Protocol
 import msgspec
 import pytest
 
-from netkit import containers, naming, steps
+from netkit import containers, live, naming, permissions, steps
 from netkit.changes import maker_lives
 from netkit.containers import RunSpec
 from netkit.engine import Engine
 from netkit.errors import NetkitError, NotFound
 from netkit.firewall import libnftables, nfnetlink
 from netkit.kernel import netns, process
-from netkit.model import EndSpec, LinkSpec, NameFiles, NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import EndSpec, LinkSpec, NameFiles, NetworkSpec, Request
+from netkit.updates import Labels, NetworkUpdate, Update
 from scenarios import lab
 from scenarios.lab import Host, inside, netkit, snapshot, until
 from scenarios.lab import run as shell
 
 WEB = NetworkSpec("web", subnets=(IPv4Network("172.25.0.0/24"),))
-OTHER = NetworkSpec("an-earlier-name", subnets=(IPv4Network("172.26.0.0/24"),))
+# with names, so that it has a say in what resolv.conf says
+OTHER = NetworkSpec("an-earlier-name", subnets=(IPv4Network("172.26.0.0/24"),), names=True)
 PORTS = Request(ports=(*PortSpec.parse("8080:80"), *PortSpec.parse("9000-9009:9000-9009/udp")))
 PROXIED = NetworkSpec("proxied", subnets=(IPv4Network("172.28.0.0/24"),), publish="proxy")
 SERVED = Request(ports=PortSpec.parse("8081:80"))
@@ -246,27 +249,117 @@ def disconnect_lan(engine: Engine) -> None:
 
 
 def add_address(engine: Engine) -> object:
-    return engine.alter("c1", "add address", "172.25.0.50")
+    return live.alter(engine, "c1", "add address", "172.25.0.50")
 
 
 def remove_address(engine: Engine) -> object:
-    return engine.alter("c1", "remove address", "172.25.0.50")
+    return live.alter(engine, "c1", "remove address", "172.25.0.50")
 
 
 def add_route(engine: Engine) -> object:
-    return engine.alter("c1", "add route", "10.7.0.0/16 via 172.25.0.9")
+    return live.alter(engine, "c1", "add route", "10.7.0.0/16 via 172.25.0.9")
 
 
 def remove_route(engine: Engine) -> object:
-    return engine.alter("c1", "remove route", "10.7.0.0/16")
+    return live.alter(engine, "c1", "remove route", "10.7.0.0/16")
 
 
 def lead_elsewhere(engine: Engine) -> object:
-    return engine.alter("c1", "add route", "default via 172.25.0.9")
+    return live.alter(engine, "c1", "add route", "default via 172.25.0.9")
 
 
 def lead_back(engine: Engine) -> object:
-    return engine.alter("c1", "remove route", "default via 172.25.0.9")
+    return live.alter(engine, "c1", "remove route", "default via 172.25.0.9")
+
+
+def ask_one(engine: Engine) -> None:
+    _ask("9.9.9.9")
+
+
+def ask_another(engine: Engine) -> None:
+    _ask("192.0.2.53")
+
+
+def renew(engine: Engine) -> None:
+    engine.renew()
+
+
+def enable_host_names(engine: Engine) -> None:
+    engine.enable_host_names()
+
+
+def disable_host_names(engine: Engine) -> None:
+    engine.disable_host_names()
+
+
+def _ask(server: str) -> None:
+    with open("/etc/resolv.conf.new", "w") as file:
+        file.write(f"nameserver {server}\n")
+    os.replace("/etc/resolv.conf.new", "/etc/resolv.conf")  # the one there may be another's
+
+
+def close(engine: Engine) -> object:
+    return permissions.police(engine, "web", icc=False, host_access=False)
+
+
+def open_again(engine: Engine) -> object:
+    return permissions.police(engine, "web", icc=True, host_access=True)
+
+
+def allow(engine: Engine) -> object:
+    return permissions.allow(engine, "c1", "bystander:80-89", "web")
+
+
+def disallow(engine: Engine) -> object:
+    return permissions.disallow(engine, "c1", "bystander:80-89", "web")
+
+
+def let_out(engine: Engine) -> object:
+    return permissions.let_out(engine, "web", "allow", ("10.0.0.0/8:443",))
+
+
+def let_out_anywhere(engine: Engine) -> object:
+    return permissions.let_out(engine, "web", "any")
+
+
+def publish(engine: Engine) -> object:
+    return live.publish(engine, "c1", (*PortSpec.parse("8443:443"), *PortSpec.parse("5353:53/udp")))
+
+
+def unpublish(engine: Engine) -> object:
+    return live.unpublish(engine, "c1", (*PortSpec.parse("8443:443"), *PortSpec.parse("53/udp")))
+
+
+def publish_served(engine: Engine) -> object:
+    return live.publish(engine, "c1", PortSpec.parse("8082:82"))
+
+
+def unpublish_served(engine: Engine) -> object:
+    return live.unpublish(engine, "c1", PortSpec.parse("8082:82"))
+
+
+def connect_asking(engine: Engine) -> object:
+    return engine.connect("web", None, PORTS, NameFiles(servers=("192.0.2.1",)), name="c1")
+
+
+def update(engine: Engine) -> object:
+    return live.update(engine, "c1", _update(1300, "192.0.2.9", Labels({"tier": "one"})))
+
+
+def update_back(engine: Engine) -> object:
+    return live.update(engine, "c1", _update(1500, "192.0.2.1", Labels(drop=("tier",))))
+
+
+def _update(mtu: int, server: str, labels: Labels) -> Update:
+    return Update(mtu=mtu, servers=(server,), labels=labels)
+
+
+def resize(engine: Engine) -> object:
+    return live.update_network(engine, "web", NetworkUpdate(mtu=1400))
+
+
+def resize_back(engine: Engine) -> object:
+    return live.update_network(engine, "web", NetworkUpdate(mtu=1500))
 
 
 OPERATIONS = {
@@ -323,10 +416,29 @@ OPERATIONS = {
     "run --rm": Operation((), run_brief, ()),
     # the command is dead before the first point, and its supervisor tidies up after it
     "rm -f": Operation((run,), remove, (run,), finish=remove),
+    "publish": Operation((connect,), publish, (unpublish,)),
+    "unpublish": Operation((connect, publish), unpublish, (publish,)),
+    "publish by a proxy": Operation(
+        (create_proxied, connect_proxied), publish_served, (unpublish_served,)
+    ),
+    "update": Operation((connect_asking, update, update_back), update, (update_back,)),
+    "update a network": Operation((connect,), resize, (resize_back,)),
     "add an address": Operation((connect,), add_address, (remove_address,)),
     "remove an address": Operation((connect, add_address), remove_address, (add_address,)),
     "add a route": Operation((connect,), add_route, (remove_route,)),
     "remove a route": Operation((connect, add_route), remove_route, (add_route,)),
+    "pass on whom the host asks": Operation(
+        (ask_one, renew, connect, ask_another), renew, (ask_one, renew, ask_another)
+    ),
+    "have the host ask": Operation((ask_one,), enable_host_names, (disable_host_names,)),
+    "have the host ask no longer": Operation(
+        (ask_one, enable_host_names), disable_host_names, (enable_host_names,)
+    ),
+    "close a network": Operation((connect,), close, (open_again,)),
+    "allow": Operation((connect, close), allow, (disallow,)),
+    "disallow": Operation((connect, close, allow), disallow, (allow,)),
+    "disconnect who is allowed": Operation((connect, close, allow), disconnect, (connect,)),
+    "change an egress list": Operation((connect,), let_out, (let_out_anywhere,)),
     "lead the default route elsewhere": Operation((connect,), lead_elsewhere, (lead_back,)),
 }
 
@@ -464,6 +576,8 @@ def state() -> dict[str, str]:
     finally:
         engine.close()
     lent = f"{os.path.dirname(os.environ['NETKIT_STATE_DIR'])}/plugins/leases"
+    with open("/etc/resolv.conf") as file:
+        found["resolv.conf"] = file.read()
     found["lent"] = " ".join(os.listdir(lent)) if os.path.isdir(lent) else ""
     found["listening"] = shell("ss -Hltun | awk '{ print $1, $5 }' | sort")
     for name in sorted(os.listdir(netns.NAMED)) if os.path.isdir(netns.NAMED) else ():

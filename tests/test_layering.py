@@ -33,16 +33,22 @@ ORDER = """
     netkit/naming.py netkit/addresses.py netkit/attributes.py
     netkit/dns/__init__.py netkit/dhcp/__init__.py
     netkit/dns/resolvconf.py netkit/dns/hosts.py netkit/dns/message.py
-    netkit/routes.py netkit/sysctls.py
+    netkit/dns/loop.py
+    netkit/dns/local.py netkit/dns/connection.py
+    netkit/dns/upstream.py
+    netkit/routes.py netkit/sysctls.py netkit/access.py
+    netkit/portspec.py
+    netkit/specs.py
     netkit/model.py
     netkit/config.py
+    netkit/background.py
     netkit/ports.py
     netkit/dns/server.py
     netkit/dhcp/message.py
     netkit/dhcp/client.py
     netkit/firewall/__init__.py
     netkit/firewall/libnftables.py netkit/firewall/detection.py netkit/firewall/nfnetlink.py
-    netkit/firewall/elements.py
+    netkit/firewall/elements.py netkit/firewall/structure.py netkit/firewall/tables.py
     netkit/firewall/iptables.py
     netkit/firewall/*.py
     netkit/kernel/mounts.py
@@ -51,8 +57,8 @@ ORDER = """
     netkit/kernel/cgroups.py
     netkit/kernel/sysctl.py netkit/kernel/sockets.py netkit/kernel/features.py
     netkit/kernel/program.py netkit/kernel/announce.py netkit/kernel/devices.py
-    netkit/kernel/tuntap.py
-    netkit/kernel/carrier.py
+    netkit/kernel/tuntap.py netkit/kernel/inotify.py netkit/kernel/linkwatch.py
+    netkit/kernel/carrier.py netkit/kernel/pathwatch.py
     netkit/kernel/rtnl.py netkit/kernel/together.py
     netkit/kernel/kinds.py netkit/kernel/shaping.py
     netkit/kernel/netlink.py netkit/kernel/conntrack.py netkit/kernel/privilege.py
@@ -63,31 +69,44 @@ ORDER = """
     netkit/kernel/lab.py
     netkit/kernel/__init__.py
     netkit/steps/base.py
-    netkit/steps/devices.py netkit/steps/programs.py netkit/steps/links.py
+    netkit/steps/devices.py netkit/steps/programs.py
+    netkit/steps/links.py
     netkit/steps/routes.py netkit/steps/host.py netkit/steps/files.py
     netkit/steps/pairs.py netkit/steps/proxies.py netkit/steps/filters.py netkit/steps/shaping.py
+    netkit/steps/resolver.py
     netkit/steps/__init__.py
     netkit/namefiles.py
     netkit/drivers/__init__.py
+    netkit/drivers/access.py
     netkit/drivers/routing.py
     netkit/drivers/devices.py
     netkit/drivers/vlans.py
     netkit/drivers/*.py
+    netkit/names.py
+    netkit/namesakes.py
     netkit/store.py
+    netkit/journal.py
+    netkit/events.py
+    netkit/nameservice.py
+    netkit/nameserver.py
     netkit/allocation.py
-    netkit/gateway.py
+    netkit/policies.py netkit/gateway.py netkit/renewal.py
     netkit/changes.py
     netkit/engines.py
     netkit/sharing.py
     netkit/attaching.py
     netkit/targets.py
-    netkit/networks.py netkit/sandboxes.py netkit/recovery.py
-    netkit/extras.py
-    netkit/endpoints.py
+    netkit/networks.py netkit/sandboxes.py netkit/upgrade.py
+    netkit/recovery.py
+    netkit/extras.py netkit/hostnames.py
     netkit/alterations.py
-    netkit/links.py netkit/grants.py netkit/switching.py
+    netkit/publications.py netkit/updates.py netkit/enforcement.py
+    netkit/endpoints.py
+    netkit/links.py netkit/grants.py netkit/switching.py netkit/repair.py
     netkit/engine.py
-    netkit/containers.py
+    netkit/live.py
+    netkit/permissions.py
+    netkit/containers.py netkit/following.py netkit/watch.py
     netkit/views.py
     netkit/api.py
     netkit/__init__.py

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import select
 import sqlite3
 import subprocess
 import traceback
@@ -13,10 +15,12 @@ from ipaddress import IPv4Network, IPv6Network
 import pytest
 from msgspec.structs import replace
 
+from netkit import live, permissions, policies, steps
 from netkit.engine import Engine
 from netkit.errors import Conflict, NotFound
-from netkit.firewall import libnftables, nfnetlink
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.firewall import Reach, libnftables, nfnetlink
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from netkit.store import SqliteStore
 from scenarios.lab import Host, netkit, run, snapshot
 from tests.test_transactions import tables
@@ -210,3 +214,80 @@ def test_a_store_is_opened_while_others_open_and_close_it(host: Host) -> None:
             engine.close()
 
     assert at_once(12, open_and_close) == []
+
+
+def test_who_comes_and_goes_while_permissions_change_has_what_is_said_and_no_more(
+    engine: Engine,
+) -> None:
+    """Each is on record of somebody who is there, and whoever leaves takes all its own along."""
+
+    def come_and_go(engine: Engine, number: int) -> None:
+        for _ in range(5):
+            engine.connect("web", name=f"c{number}")
+            if number % 2:
+                engine.disconnect("web", f"c{number}")
+            else:
+                engine.delete_sandbox(engine.sandbox(f"c{number}"))
+        engine.connect("web", name=f"c{number}")
+
+    def change(engine: Engine, number: int) -> None:
+        for turn in range(6):
+            permissions.police(engine, "web", icc=bool(turn % 2))
+            if turn % 2 == 0:
+                with suppress(Conflict):  # somebody has opened it meanwhile
+                    permissions.allow(
+                        engine, f"c{turn % 4}", f"c{turn % 4 + 1}:{80 + 2 * number}", "web"
+                    )
+
+    def work(engine: Engine, number: int) -> None:
+        (come_and_go if number < 5 else change)(engine, number)
+
+    assert at_once(7, work) == []
+    permissions.police(engine, "web", icc=False)
+    assert engine.check() == []
+    said = run("nft list set bridge netkit reach; nft list set bridge netkit meet")
+    held = [rule for ep in engine.endpoints() for rule in policies.pairs(ep)]
+    assert sum(isinstance(rule, Reach) for rule in held) == len(engine.network("web").allows)
+    links = {ep.host_ifname for ep in engine.endpoints()}
+    assert set(re.findall(r'"(veth\w+)"', said)) <= links
+    for ep in engine.endpoints():
+        engine.leave(ep)
+    assert "veth" not in run("nft list ruleset")
+
+
+@pytest.mark.parametrize("change", ["comes", "changes"])
+def test_who_is_counted_on_does_not_leave_before_it_is_known(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Else what is added for the sake of both would stay when one is gone, on nobody's record."""
+    permissions.police(engine, "web", icc=False)
+    engine.connect("web", name="server")
+    permissions.allow(engine, "client", "server:80", "web")
+    if change == "changes":
+        engine.connect("web", name="client")
+    engine.close()
+    counted, tell = os.pipe()
+    left, done = os.pipe()
+
+    def work(engine: Engine) -> None:
+        def point(name: str) -> None:
+            if name == "intended":
+                os.write(tell, b"!")
+                assert select.select([left], [], [], 0.3)[0] == []  # it waits for us
+
+        monkeypatch.setattr(steps, "point", point)
+        if change == "comes":
+            engine.connect("web", name="client")
+        else:
+            live.alter(engine, "client", "add address", "10.55.0.1/24")
+
+    def leave(engine: Engine) -> None:
+        os.read(counted, 1)
+        engine.disconnect("web", "server")
+        os.write(done, b"!")
+
+    assert at_once(2, lambda engine, number: (work, leave)[number](engine)) == []
+    assert engine.check() == []
+    (client,) = engine.endpoints()
+    assert policies.pairs(client) == []
+    assert "tcp . 80" not in run("nft list set bridge netkit reach")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from netkit import config
 from netkit.errors import KernelRefused
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host, netkit, run, snapshot
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from ipaddress import (
     IPv4Address,
@@ -16,8 +17,19 @@ import pytest
 
 from netkit import steps
 from netkit.errors import Conflict, Drift, KernelRefused
-from netkit.firewall import Guard, Isolate, Masquerade, Obstacle, Publish, libnftables
+from netkit.firewall import (
+    Closed,
+    Guard,
+    Isolate,
+    Learnt,
+    Masquerade,
+    NoHost,
+    Obstacle,
+    Publish,
+    libnftables,
+)
 from netkit.firewall.nftables import Nftables
+from netkit.firewall.none import NoFirewall
 from netkit.kernel import Kernel, netns
 from netkit.steps import (
     Address,
@@ -28,11 +40,17 @@ from netkit.steps import (
     Bridge,
     DefaultRoute,
     Directory,
+    Exchange,
     File,
+    Forget,
     Forwarding,
     Hear,
     HostsEntry,
+    Isolation,
+    LinkNames,
     LinkUp,
+    Localnet,
+    Nameserver,
     Netns,
     NoAddress,
     NoRoute,
@@ -46,6 +64,7 @@ from netkit.steps import (
     PortReady,
     Proxy,
     Ready,
+    Rewrite,
     Route,
     RuleFrom,
     Rules,
@@ -73,7 +92,7 @@ PLAN: tuple[Step, ...] = (
     Forwarding(version=6),
     Bridge(name="br0", mac=MAC, mtu=1500, alias="netkit:net"),
     Alias(dev="br0", alias="netkit:net"),
-    Sysctl(key="net/ipv4/conf/br0/route_localnet", value="1", dev="br0"),
+    Localnet(key="net/ipv4/conf/br0/route_localnet", value="1", dev="br0"),
     Rules(rules=(Isolate("br0", (NET, NET6)), Masquerade("br0"), Masquerade("br0", 6))),
     Address(dev="br0", address=IPv4Interface("10.88.0.1/24")),
     Address(dev="br0", address=IPv6Interface("fd00:88::1/64")),
@@ -157,6 +176,19 @@ SWITCH, BRIDGE, LOOPBACK, FILES, RULES, VETH = (
     PLAN[13:16],
     PLAN[17],
     PLAN[18],
+)
+REWRITE = Rewrite(
+    path=f"{ETC}/resolv.conf",
+    content="nameserver 10.88.0.1\noptions ndots:0\n",
+    was="nameserver 9.9.9.9\n",
+    sandbox="5eed" * 16,
+)
+EXCHANGE = Exchange(
+    gone=(Isolate("br0", (NET,)), NoHost("br0")),
+    added=(Isolate("br0", (NET,), icc=False), Closed("veth1", "br0", PEER_MAC)),
+)
+NAMESERVER = Nameserver(
+    path="/etc/resolv.conf", server="127.78.75.53", real="/run/resolv.conf", was="search corp\n"
 )
 BIND = BindMount(source=f"{ETC}/hosts", target="/etc/hosts", mnt="/proc/1/ns/mnt")
 IDS = [f"{number}-{type(step).__name__}" for number, step in enumerate(PLAN)]
@@ -338,6 +370,12 @@ def test_the_stable_text_of_every_step_is_what_it_always_was() -> None:
         PortFlag(dev="veth7", flag="hairpin", was=True),
         Hear(chain="CNI-ADMIN", make=True, programs=("iptables", "ip6tables")),
         Standby(rules=(Publish(None, 8080, IPv4Address("10.88.0.2"), 80, "tcp"),)),
+        REWRITE,
+        NAMESERVER,
+        LinkNames(dev="netkit-dns", server="127.78.75.53", domains=("web",)),
+        EXCHANGE,
+        Isolation(dev="veth1", on=True),
+        Forget(addresses=(WEB, WEB6)),
     )
     text = "".join(steps.encode([step]) + "\n" for step in everything)
     goldens.same("steps.json", text)
@@ -372,6 +410,126 @@ def test_a_step_prints_as_a_line_and_so_does_its_undoing(number: int) -> None:
         "rm",
         "grep",
     )
+
+
+# -- what changes of live endpoints
+
+
+def test_rules_give_way_to_others_and_what_both_say_stays(kernel: Kernel) -> None:
+    kernel.firewall.open()
+    kernel.firewall.add(EXCHANGE.gone)
+    before = dump(kernel)
+    for _ in range(2):
+        EXCHANGE.add(kernel)
+        assert not kernel.firewall.check(EXCHANGE.added)
+        assert kernel.firewall.check([NoHost("br0")])
+        EXCHANGE.delete(kernel)
+        EXCHANGE.delete(kernel)
+        assert dump(kernel) == before
+    kernel.firewall.delete([NoHost("br0")])  # somebody was quicker
+    EXCHANGE.add(kernel)
+    assert not kernel.firewall.check(EXCHANGE.added)
+
+
+def test_an_exchange_prints_what_differs_as_one_transaction() -> None:
+    assert str(EXCHANGE).splitlines() == [
+        "nft -f - <<'END'",
+        'delete element inet netkit same { "br0" . "br0" }',
+        'delete element inet netkit hostless { "br0" }',
+        'add element inet netkit switched { "br0" . "br0" }',
+        *Nftables().lines(EXCHANGE.added[1:]),
+        "END",
+    ]
+    assert 'add element inet netkit hostless { "br0" }' in EXCHANGE.undo()
+
+
+def test_a_port_is_isolated_by_its_bridge_where_no_firewall_sees_it(host: Host) -> None:
+    run("ip link add br0 type bridge", "ip link add veth1 type veth peer name eth0")
+    run("ip link set veth1 master br0")
+    step = Isolation(dev="veth1", on=True)
+    flags = "bridge -d link show dev veth1"
+    with Kernel(Nftables()) as kernel:
+        step.add(kernel)
+        assert "isolated off" in run(flags)
+        assert (step.line(kernel.firewall), step.undo_line(kernel.firewall)) == ("", "")
+    with Kernel(NoFirewall()) as kernel:
+        step.add(kernel)
+        assert "isolated on" in run(flags)
+        step.delete(kernel)
+        assert "isolated off" in run(flags)
+        assert step.line(kernel.firewall) == "bridge link set dev veth1 isolated on"
+        run("ip link del veth1")
+        step.delete(kernel)
+
+
+def test_what_was_learnt_is_forgotten_of_these_addresses_and_no_other(kernel: Kernel) -> None:
+    kernel.firewall.open()
+    there = [Learnt(WEB, IPv4Address("192.0.2.1"), 90, port) for port in (None, 443)]
+    there += [Learnt(WEB6, IPv6Address("2001:db8::1"), 90, 443, "tcp")]
+    other = [Learnt(IPv4Address("10.88.0.22"), IPv4Address("192.0.2.1"), 90)]
+    other += [Learnt(IPv4Address("110.88.0.2"), IPv4Address("192.0.2.1"), 90)]
+    kernel.firewall.add([*there, *other])
+    Forget(addresses=(WEB, WEB6)).delete(kernel)
+    assert all(kernel.firewall.check([rule]) for rule in there)
+    assert not kernel.firewall.check(other)
+
+
+# -- a file that is written anew
+
+
+@pytest.fixture
+def resolv_conf(kernel: Kernel) -> str:
+    """A file of ours that says what it said last."""
+    kernel.make_directory(ETC)
+    kernel.write_file(REWRITE.path, REWRITE.was)
+    return REWRITE.path
+
+
+def test_a_file_is_written_anew_and_back_in_place(kernel: Kernel, resolv_conf: str) -> None:
+    before = dump(kernel)
+    inode = os.stat(resolv_conf).st_ino if os.path.exists(resolv_conf) else 0
+    step = REWRITE.prepare(kernel)
+    assert step == REWRITE
+    step.add(kernel)
+    assert kernel.read_file(resolv_conf) == REWRITE.content
+    assert inode == (os.stat(resolv_conf).st_ino if inode else 0)
+    step.delete(kernel)
+    assert dump(kernel) == before
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile", "after"])
+def test_a_file_somebody_edited_is_left_alone(kernel: Kernel, resolv_conf: str, when: str) -> None:
+    def edit() -> None:
+        kernel.edit_file(resolv_conf, lambda text: text + "# mine\n")
+
+    if when == "before":
+        edit()
+        assert REWRITE.prepare(kernel) is None
+    if when == "meanwhile":
+        edit()
+    REWRITE.add(kernel)
+    if when == "after":
+        edit()
+    REWRITE.delete(kernel)
+    text = REWRITE.content if when == "after" else REWRITE.was
+    assert kernel.read_file(resolv_conf) == text + "# mine\n"
+
+
+def test_whose_writer_was_killed_in_the_midst_of_it_is_not_edited(
+    kernel: Kernel, resolv_conf: str
+) -> None:
+    """The new text is there in one piece; what is left to cut off are empty lines."""
+    kernel.edit_file(resolv_conf, lambda text: text + "\n\n\n")
+    REWRITE.add(kernel)
+    assert kernel.read_file(resolv_conf) == REWRITE.content
+
+
+def test_a_file_that_is_gone_is_not_made(kernel: Kernel, resolv_conf: str) -> None:
+    kernel.remove_file(resolv_conf)
+    assert REWRITE.prepare(kernel) is None
+    REWRITE.add(kernel)
+    REWRITE.delete(kernel)
+    assert not kernel.exists(resolv_conf)
 
 
 # -- manners: only what is ours

@@ -14,23 +14,20 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface, ip_network
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
-from netkit import containers, steps
+from netkit import containers, live, permissions, steps
+from netkit.access import ContainerLink
 from netkit.containers import RunSpec
 from netkit.engine import Engine
 from netkit.errors import Conflict, Exhausted, KernelRefused, NetkitError, NotFound
 from netkit.kernel import netns
-from netkit.model import (
-    EndSpec,
-    LinkSpec,
-    NameFiles,
-    NetworkSpec,
-    PortSpec,
-    Request,
-    SandboxRecord,
-)
+from netkit.model import SandboxRecord
+from netkit.portspec import PortSpec
 from netkit.routes import RouteSpec, RuleSpec
+from netkit.specs import EndSpec, LinkSpec, NameFiles, NetworkSpec, Request
+from netkit.updates import Labels, NetworkUpdate, Update
 from scenarios.lab import Host, run, snapshot
 from tests.fakes import FakeKernel
 
@@ -42,6 +39,7 @@ PORTS = (
     *PortSpec.parse("53/udp"),
 )
 FILES = NameFiles(hostname="web1", servers=("192.0.2.1",), extra_hosts=("db:172.25.0.9",))
+LINKED = Request(links=(ContainerLink("c2", "other"),), ports=PORTS[:1])
 RUN = RunSpec(command=("true",), name="c1", networks=("web", "an-earlier-name"), files=FILES)
 
 
@@ -211,10 +209,51 @@ def plain_endpoint(engine: Engine) -> None:
 
 def changed_endpoint(engine: Engine) -> None:
     plain_endpoint(engine)
-    engine.alter("c1", "add address", "172.25.0.50")
-    engine.alter("c1", "add address", "10.55.0.1/24")
-    engine.alter("c1", "add route", "10.7.0.0/16 via 172.25.0.9")
-    engine.alter("c1", "add rule", "to 10.9.0.0/16 table 99")
+    live.alter(engine, "c1", "add address", "172.25.0.50")
+    live.alter(engine, "c1", "add address", "10.55.0.1/24")
+    live.alter(engine, "c1", "add route", "10.7.0.0/16 via 172.25.0.9")
+    live.alter(engine, "c1", "add rule", "to 10.9.0.0/16 table 99")
+
+
+def closed_network(engine: Engine) -> None:
+    """With two on it, one of whom may reach the other."""
+    engine.create_network(msgspec.structs.replace(WEB, icc=False, host_access=False))
+    for name in ("c1", "c2"):
+        engine.connect("web", name=name)
+    permissions.allow(engine, "c1", "c2:80")
+    permissions.let_out(engine, "c1", "allow", ("10.9.0.0/16:443",))
+
+
+def closed_and_left(engine: Engine) -> None:
+    closed_network(engine)
+    engine.disconnect("web", "c1")
+
+
+def closed_pairs(engine: Engine) -> None:
+    routed_endpoint(engine)
+    engine.connect("routed", name="c2")
+    permissions.police(engine, "routed", icc=False)
+    permissions.allow(engine, "c1", "c2:80")
+
+
+def served_endpoint(engine: Engine) -> None:
+    subnets = (ip_network("172.28.0.0/24"),)
+    engine.create_network(NetworkSpec("served", subnets=subnets, publish="proxy"))
+    engine.connect("served", None, Request(ports=PORTS[:1]), name="c1")
+
+
+def publish_served(engine: Engine) -> None:
+    live.publish(engine, "c1", (*PortSpec.parse("8081:81"), *PortSpec.parse("127.0.0.1:53:53/udp")))
+
+
+def published_by_proxy(engine: Engine) -> None:
+    served_endpoint(engine)
+    publish_served(engine)
+
+
+def update(engine: Engine) -> None:
+    labels = Labels({"tier": "one"})
+    live.update(engine, "c1", Update(mtu=1300, promisc=True, servers=("192.0.2.9",), labels=labels))
 
 
 class Operation(NamedTuple):
@@ -238,24 +277,56 @@ MAKING = {
     "connect to a routed network": Operation(routed, connect_routed),
     "link": Operation(two_containers, link),
     "link to the host, which has no networks": Operation(bare, wire),
+    "connect to a closed network": Operation(
+        closed_and_left, lambda e: e.connect("web", request=LINKED, name="c1")
+    ),
     "connect with everything": Operation(two_networks, connect_with_everything),
 }
 # of an endpoint that lives: what is refused has not happened, and the endpoint is as it was
 CHANGING = {
     "add an address": Operation(
-        plain_endpoint, lambda e: e.alter("c1", "add address", "172.25.0.50")
+        plain_endpoint, lambda e: live.alter(e, "c1", "add address", "172.25.0.50")
     ),
     "add a foreign address": Operation(
-        plain_endpoint, lambda e: e.alter("c1", "add address", "10.55.0.1/24")
+        plain_endpoint, lambda e: live.alter(e, "c1", "add address", "10.55.0.1/24")
     ),
     "add a route": Operation(
-        plain_endpoint, lambda e: e.alter("c1", "add route", "10.7.0.0/16 via 172.25.0.9")
+        plain_endpoint, lambda e: live.alter(e, "c1", "add route", "10.7.0.0/16 via 172.25.0.9")
     ),
     "lead elsewhere": Operation(
-        plain_endpoint, lambda e: e.alter("c1", "add route", "default via 172.25.0.9")
+        plain_endpoint, lambda e: live.alter(e, "c1", "add route", "default via 172.25.0.9")
+    ),
+    "publish": Operation(plain_endpoint, lambda e: live.publish(e, "c1", PORTS)),
+    "publish more, on a routed network": Operation(
+        routed_endpoint, lambda e: live.publish(e, "c1", PORTS[1:])
+    ),
+    "publish by a proxy": Operation(served_endpoint, publish_served),
+    "update": Operation(changed_endpoint, update),
+    "update a network": Operation(
+        two_containers, lambda e: live.update_network(e, "web", NetworkUpdate(mtu=1400))
     ),
     "add a rule": Operation(
-        plain_endpoint, lambda e: e.alter("c1", "add rule", "to 10.9.0.0/16 table 9")
+        plain_endpoint, lambda e: live.alter(e, "c1", "add rule", "to 10.9.0.0/16 table 9")
+    ),
+    "close a network": Operation(
+        two_containers, lambda e: permissions.police(e, "web", icc=False, host_access=False)
+    ),
+    "open a network": Operation(
+        closed_network, lambda e: permissions.police(e, "web", icc=True, host_access=True)
+    ),
+    "close a routed network": Operation(
+        routed_endpoint, lambda e: permissions.police(e, "routed", icc=False)
+    ),
+    "open a routed network": Operation(
+        closed_pairs, lambda e: permissions.police(e, "routed", icc=True)
+    ),
+    "allow": Operation(closed_network, lambda e: permissions.allow(e, "c2", "c1")),
+    "disallow": Operation(closed_network, lambda e: permissions.disallow(e, "c1", "c2:80")),
+    "let a network out": Operation(
+        closed_network, lambda e: permissions.let_out(e, "web", "allow", ("10.0.0.0/8",))
+    ),
+    "let a container out": Operation(
+        closed_network, lambda e: permissions.let_out(e, "c1", "allow", ("10.0.0.0/8:80",))
     ),
 }
 UNDOING = {
@@ -283,16 +354,29 @@ UNDOING = {
     "remove what is linked": Operation(linked, remove),
     "delete a link to the host": Operation(wired, lambda engine: engine.delete_link("wire")),
     "remove the first address": Operation(
-        changed_endpoint, lambda e: e.alter("c1", "remove address", "172.25.0.2")
+        changed_endpoint, lambda e: live.alter(e, "c1", "remove address", "172.25.0.2")
     ),
     "remove the second address": Operation(
-        changed_endpoint, lambda e: e.alter("c1", "remove address", "172.25.0.50")
+        changed_endpoint, lambda e: live.alter(e, "c1", "remove address", "172.25.0.50")
     ),
     "remove a route": Operation(
-        changed_endpoint, lambda e: e.alter("c1", "remove route", "10.7.0.0/16")
+        changed_endpoint, lambda e: live.alter(e, "c1", "remove route", "10.7.0.0/16")
     ),
     "remove a rule": Operation(
-        changed_endpoint, lambda e: e.alter("c1", "remove rule", "to 10.9.0.0/16 table 99")
+        changed_endpoint, lambda e: live.alter(e, "c1", "remove rule", "to 10.9.0.0/16 table 99")
+    ),
+    "disconnect who was reached": Operation(closed_network, lambda e: e.disconnect("web", "c2")),
+    "disconnect who reached": Operation(closed_network, lambda e: e.disconnect("web", "c1")),
+    "disconnect who reached by a routed pair": Operation(
+        closed_pairs, lambda e: e.disconnect("routed", "c1")
+    ),
+    "unpublish": Operation(one_endpoint, lambda e: live.unpublish(e, "c1", PORTS[1:])),
+    "unpublish all": Operation(routed_endpoint, lambda e: live.unpublish(e, "c1", (), every=True)),
+    "unpublish from a proxy": Operation(
+        published_by_proxy, lambda e: live.unpublish(e, "c1", PortSpec.parse("8081:81"))
+    ),
+    "disconnect what was published later": Operation(
+        published_by_proxy, lambda e: e.disconnect("served", "c1")
     ),
     "disconnect what was changed": Operation(changed_endpoint, lambda e: e.disconnect("web", "c1")),
 }

@@ -13,15 +13,10 @@ import pytest
 from benchmarks import work
 from netkit import model
 from netkit.addresses import Address
-from netkit.model import (
-    EndpointRecord,
-    NetworkRecord,
-    NetworkSpec,
-    PortSpec,
-    Request,
-    SandboxRecord,
-)
+from netkit.model import EndpointRecord, NetworkRecord, SandboxRecord
 from netkit.ports import Ports, create
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from netkit.store import SqliteStore
 from scenarios.lab import Host
 

@@ -34,13 +34,23 @@ COMMANDS = {
     "connect": ("endpoint", "Connect a container, process or namespace to a network"),
     "disconnect": ("endpoint", "Disconnect it again"),
     "reattach": ("reattach", "Connect a restarted container to the networks it had"),
+    "publish": ("publish", "Publish more ports of a container that runs"),
+    "unpublish": ("publish", "Publish ports of it no longer"),
+    "update": ("update", "Change aliases, DNS, MTU, labels … of a container that runs"),
     "address": ("live", "Change the addresses of a connected container: add, rm, ls"),
     "route": ("live", "Change its routes: add, rm, ls"),
     "rule": ("live", "Change its policy rules: add, rm, ls"),
+    "policy": ("policy", "Show who may talk to whom on a network, open or close it"),
+    "allow": ("policy", "Let one container reach another on a closed network"),
+    "disallow": ("policy", "Take that back"),
+    "egress": ("policy", "Show or change where a network's packets may leave to, or a container's"),
     "link": ("link", "Join two containers, or one and the host, by a wire: ls, inspect, rm"),
     "wait": ("wait", "Wait until an interface is there and has carrier"),
+    "dns": ("dns", "Let the host resolve containers' names: host enable, disable, status"),
     "firewall": ("firewall", "Show the firewall's rules, or move them to another back end"),
+    "events": ("events", "Print what happens to networks and containers, as it happens"),
     "check": ("system", "Compare the kernel with what netkit made"),
+    "repair": ("system", "Put back what others took of what netkit made"),
     "cni": ("cni", "Serve container runtimes as CNI plugins: install, uninstall, conflist"),
     "config": ("config", "Show, check and import the configuration: check, show, import"),
     "completion": ("completion", "Print a script that makes bash, zsh or fish complete commands"),
@@ -52,6 +62,7 @@ COMMANDS = {
 # What can be configured (netkit.config): the kind of value, None for true or false; for --help
 KEYS: dict[str, tuple[str | None, str]] = {
     "daemon": (None, "Let CNI plugins start netkitd where none runs."),
+    "names": (None, "Let containers of new networks find each other by name."),
     "ipam-plugin-dirs": ("DIR", "Where IPAM plugins are looked for [/opt/cni/bin …]."),
     "state-dir": ("DIR", "Where records are kept [/var/lib/netkit]."),
     "run-dir": ("DIR", "Where runtime files are kept [/run/netkit]."),
@@ -178,6 +189,9 @@ def _run(arguments: list[str]) -> int:
     except click.UsageError as error:
         from netkit.errors import printable
 
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show()  # a group by itself: since click 8.2 its help is an error's message
+            return 2
         click.UsageError(printable(error.format_message()), error.ctx).show()
         if isinstance(error, click.NoSuchOption):
             from netkit.cli import absent

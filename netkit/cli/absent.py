@@ -9,7 +9,6 @@ import sys
 
 import click
 
-_NAMES = "containers do not find each other by name yet: --add-host NAME:IP does it by address"
 _ENGINE = (
     "netkit is no container engine: run it with Docker or Podman, then netkit connect docker:NAME"
 )
@@ -19,9 +18,6 @@ _LOG = "the log is what the command printed, as it is, without times"
 # by command; of the rest of docker run's options all but a few are an engine's
 _HINTS = {
     "run": {
-        "--network-alias": _NAMES,
-        "--net-alias": _NAMES,
-        "--link": _NAMES,
         "--entrypoint": "there is no image: the words after the options are the command",
         "--restart": "let systemd run `netkit run`, it restarts what ends",
         "--privileged": "a container of netkit's may do what its caller may",
@@ -35,7 +31,6 @@ _HINTS = {
             _ENGINE,
         ),
     },
-    "connect": {"--alias": _NAMES, "--link": _NAMES},
     "exec": dict.fromkeys(("-d", "--detach"), "put & behind it")
     | dict.fromkeys(("-u", "--user"), "write exec CONTAINER -- setpriv --reuid=UID COMMAND"),
     "create": dict.fromkeys(
@@ -43,7 +38,7 @@ _HINTS = {
     ),
     "ps": dict.fromkeys(("-s", "--size"), "containers have no file system of their own"),
     "logs": dict.fromkeys(("--since", "--until", "--timestamps", "--details"), _LOG),
-    "rm": dict.fromkeys(("-l", "--link"), "there are no links to be removed"),
+    "rm": dict.fromkeys(("-l", "--link"), "a link goes with the container that has it"),
 }
 
 

@@ -19,7 +19,7 @@ from netkit.cli.common import Command, request_of, request_options
 from netkit.errors import InvalidSpec
 
 if TYPE_CHECKING:
-    from netkit.model import Request
+    from netkit.specs import Request
 
 # a field may stand in quotes, with commas inside
 _FIELD = r'(?:[\w-]+=[^,"]*|"[\w-]+=[^"]*")'

@@ -15,7 +15,7 @@ from netkit.errors import InvalidSpec
 if TYPE_CHECKING:
     from netkit.config import Settings
     from netkit.engine import Engine
-    from netkit.model import NameFiles, Request
+    from netkit.specs import NameFiles, Request
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,12 +51,12 @@ def configured() -> Settings:
 
 def asked() -> tuple[str | None, dict[str, Any]]:
     """The file --config names, and the keys that global options set."""
-    from netkit import model
+    from netkit import specs
 
     options = click.get_current_context().find_root().obj
     keys: dict[str, Any] = dict(options["given"])
     if texts := keys.get("default-address-pools"):
-        pools = [model.address_pool(text) for text in texts]
+        pools = [specs.address_pool(text) for text in texts]
         keys["default-address-pools"] = [{"base": str(base), "size": s} for base, s in pools]
     return options["config"], keys
 
@@ -158,6 +158,19 @@ request_options = options(
         help="[[ip|interface:][hostPort]:]containerPort[/protocol][@network]; ports may be ranges.",
     ),
     click.option(
+        *("--network-alias", "--net-alias", "--alias", "alias"),
+        multiple=True,
+        metavar="NAME",
+        help="What it is called there beside its name; '*.NAME': and all below that.",
+    ),
+    click.option(
+        "--link",
+        multiple=True,
+        metavar="CONTAINER[:ALIAS]",
+        type=names.CONTAINERS,
+        help="What it calls another; on a closed network, let it reach what that exposes.",
+    ),
+    click.option(
         "--link-local-ip",
         multiple=True,
         metavar="IP",
@@ -195,6 +208,12 @@ request_options = options(
         metavar="KEY=VALUE",
         help="Kernel parameter of the interface: net.ipv4.conf.IFNAME.forwarding=1.",
     ),
+    click.option(
+        "--egress",
+        multiple=True,
+        metavar="RULE",
+        help="Where its packets may leave to: CIDR[:PORT…], DOMAIN[:PORT…], or none [anywhere].",
+    ),
     click.option("--mtu", metavar="N", help="MTU of the interface [the network's]."),
     click.option("--txqlen", metavar="N", help="Length of its transmit queue."),
     click.option("--promisc/--no-promisc", default=None, help="Receive what is for others, too."),
@@ -210,7 +229,7 @@ request_options = options(
 
 def files_of(given: Mapping[str, Any]) -> NameFiles:
     """The NameFiles the options of `files_options` ask for; takes them out of *given*."""
-    from netkit.model import NameFiles
+    from netkit.specs import NameFiles
 
     return NameFiles(
         hostname=given["hostname"],
@@ -224,20 +243,20 @@ def files_of(given: Mapping[str, Any]) -> NameFiles:
 
 def request_of(given: Mapping[str, Any]) -> Request:
     """The Request the options of `request_options` ask for."""
-    from netkit import addresses, model, naming, routes, sysctls
+    from netkit import access, addresses, naming, portspec, routes, specs, sysctls
 
     mac, none = given["mac_address"], "0/0" in given["ip"]
     wanted = [addresses.address("address", text) for text in given["ip"] if text != "0/0"]
     wanted += [addresses.address("address", text, version=6) for text in given["ip6"]]
     ifname, settings = _docker_options(given)
-    return model.Request(
+    return specs.Request(
         ifname=ifname,
         host_ifname=given["host_ifname"],
         addresses=tuple(wanted),
         addressless=none,
         mac=naming.parse_mac(mac) if mac is not None else None,
         gateway_priority=given["gw_priority"],
-        ports=tuple(spec for text in given["publish"] for spec in model.PortSpec.parse(text)),
+        ports=tuple(spec for text in given["publish"] for spec in portspec.PortSpec.parse(text)),
         extra=tuple(addresses.link_local_address(text) for text in given["link_local_ip"]),
         routes=routes.parse_all(given["route"]),
         rules=routes.parse_rules(given["rule"]),
@@ -245,17 +264,20 @@ def request_of(given: Mapping[str, Any]) -> Request:
         source_routing=given["source_routing"],
         sources=tuple(addresses.address("source address", ip) for ip in given["source_ip"]),
         sysctls=sysctls.of_interface(settings),
+        egress=access.egress_list(given["egress"]),
         mtu=_number("MTU", given["mtu"]),
         txqlen=_number("queue length", given["txqlen"]),
         promisc=given["promisc"],
         allmulti=given["allmulti"],
+        aliases=tuple(dict.fromkeys(given["alias"])),
+        links=tuple(access.ContainerLink.parse(text) for text in given["link"]),
     )
 
 
 def _number(what: str, text: str | None) -> int | None:
-    from netkit import model
+    from netkit import specs
 
-    return None if text is None else model.integer(what, text)
+    return None if text is None else specs.integer(what, text)
 
 
 def _docker_options(given: Mapping[str, Any]) -> tuple[str | None, list[str]]:

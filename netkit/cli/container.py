@@ -98,7 +98,7 @@ def run_command(command: Sequence[str], detach: bool, dry_run: bool, **given: An
     """Run COMMAND in a container: network, mount and UTS namespaces of its own."""
     from netkit import containers, sysctls
     from netkit.cli import attachments
-    from netkit.model import PortSpec
+    from netkit.portspec import PortSpec
 
     wide, given["sysctl"] = sysctls.split(given["sysctl"])
     networks, requests = attachments.parse(given["networks"] or _default_networks(), given)
@@ -290,7 +290,7 @@ def port_command(container: str, port: str | None) -> None:
     """Show where the ports of CONTAINER are published."""
     from netkit import views
     from netkit.errors import NotFound
-    from netkit.model import PortSpec
+    from netkit.portspec import PortSpec
 
     engine = open_engine()
     sandbox = engine.sandbox(container)

@@ -1,4 +1,4 @@
-"""`--filter KEY=VALUE` as Docker has it, for `network ls`, `network prune` and `ps`.
+"""`--filter KEY=VALUE` as Docker has it, for `network ls`, `network prune`, `ps` and `events`.
 
 Shapes   a filter is a key and the values given for it; a test says of one value whether it holds
 Errors   InvalidSpec for a key nobody knows, and for a value that can never hold
@@ -36,7 +36,9 @@ CHOICES = {
 _EVERY = ("label", "label!", "until")
 
 
-def parse(given: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
+def parse(
+    given: Sequence[str], known: Sequence[str], choices: Wanted = CHOICES
+) -> dict[str, list[str]]:
     """What `--filter` was given, by key; only *known* keys."""
     found: dict[str, list[str]] = {}
     for text in given:
@@ -45,10 +47,10 @@ def parse(given: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
             raise InvalidSpec(
                 f"invalid filter {text!r:.80}", hint=f"filters are {', '.join(known)}: KEY=VALUE"
             )
-        if value not in CHOICES.get(key, (value,)):
+        if value not in choices.get(key, (value,)):
             raise InvalidSpec(
                 f"invalid filter {text!r:.80}: {value!r:.40} is no {key}",
-                hint=f"write {key}= and one of {', '.join(CHOICES[key])}",
+                hint=f"write {key}= and one of {', '.join(choices[key])}",
             )
         found.setdefault(key, []).append(value)
     return found
@@ -118,7 +120,7 @@ def moment(text: str) -> float:
 
 def ports(text: str) -> set[tuple[int, str]]:
     """The (port, protocol) pairs `publish=` and `expose=` are about: 80, 80/udp, 8000-8010/tcp."""
-    from netkit.model import PortSpec
+    from netkit.portspec import PortSpec
 
     return {(spec.port, spec.protocol) for spec in PortSpec.exposed(text)}
 

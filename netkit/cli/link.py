@@ -68,21 +68,21 @@ def link_command() -> None:
 @dry_run
 def create(a: str, b: str, quiet: bool, dry_run: bool, **given: Any) -> None:
     """Join two containers, or one and `host`, and print the link's name and its ends."""
-    from netkit import addresses, model, naming
+    from netkit import addresses, naming, specs
 
-    def end(target: str, which: str) -> model.EndSpec:
+    def end(target: str, which: str) -> specs.EndSpec:
         mac = given[f"mac_{which}"]
-        return model.EndSpec(
+        return specs.EndSpec(
             target=target,
             addresses=tuple(addresses.interface("address", ip) for ip in given[f"addr_{which}"]),
             ifname=given[f"ifname_{which}"],
             mac=None if mac is None else naming.parse_mac(mac),
         )
 
-    spec = model.LinkSpec(
+    spec = specs.LinkSpec(
         ends=(end(a, "a"), end(b, "b")),
         name=given["name"],
-        mtu=model.integer("MTU", given["mtu"]),
+        mtu=specs.integer("MTU", given["mtu"]),
         addressless=given["no_addr"],
     )
     engine = open_engine()

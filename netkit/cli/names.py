@@ -66,6 +66,19 @@ def _filter_values(ctx: click.Context, key: str) -> Iterable[str]:
     return _containers(ctx) if key in ("before", "since") else ()
 
 
+def _event_filters(ctx: click.Context, incomplete: str) -> Iterator[str]:
+    from netkit.events import CHOICES, FILTERS
+
+    key, equals, _ = incomplete.partition("=")
+    sources = {"container": _containers, "link": _links, "network": _networks}
+    if not equals:
+        yield from (f"{key}=" for key in FILTERS)
+    elif key in sources:
+        yield from (f"{key}={name}" for name in sources[key](ctx))
+    else:
+        yield from (f"{key}={value}" for value in CHOICES.get(key, ()))
+
+
 def _given(ctx: click.Context, param: click.Parameter) -> tuple[str, ...]:
     """What an argument that takes several has got already."""
     value: Any = ctx.params.get(param.name or "")
@@ -140,13 +153,13 @@ def _programs(ctx: click.Context, incomplete: str) -> Iterator[str]:
 
 
 def _driver_options(*_: object) -> list[str]:
-    from netkit.model import OPTIONS
+    from netkit.specs import OPTIONS
 
     return [f"{name}=" for name in OPTIONS]
 
 
 def _ipam_drivers() -> tuple[str, ...]:
-    from netkit.model import IPAM_DRIVERS
+    from netkit.specs import IPAM_DRIVERS
 
     return IPAM_DRIVERS  # and plugins, whose directories hold those of other kinds as well
 
@@ -179,6 +192,8 @@ IPAM_DRIVERS = Word(lambda *_: _ipam_drivers())
 IPAM_OPTIONS = Word(lambda *_: ("round-robin=true", "sticky=true"))
 PROGRAMS = Word(_programs, like="file")
 FORMATS = Word(lambda *_: ("json", "table"))
+JSON = Word(lambda *_: ("json",))
+EVENT_FILTERS = Word(_event_filters)
 FILES = Word(lambda *_: (), like="file")
 DIRECTORIES = Word(lambda *_: (), like="dir")
 SIGNALS = Word(lambda *_: ("HUP", "INT", "KILL", "QUIT", "TERM", "USR1", "USR2"))

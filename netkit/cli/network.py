@@ -85,6 +85,17 @@ def network_command() -> None:
     "--aux-address", multiple=True, metavar="NAME=IP", help="An address never to be given out."
 )
 @click.option("--internal", is_flag=True, help="No way out, and none in.")
+@click.option(
+    "--dns-enabled/--disable-dns",
+    default=None,
+    help="Have its containers' names resolve there, or not [where they can].",
+)
+@click.option(
+    "--dns",
+    multiple=True,
+    metavar="IP",
+    help="Where other names are asked for [as a container's --dns, else as the host does].",
+)
 @click.option("--mtu", metavar="N", help="MTU; by default that of the host's default route.")
 @click.option(
     "--ip-masq/--no-ip-masq", default=True, show_default=True, help="Masquerade what leaves."
@@ -112,12 +123,24 @@ def network_command() -> None:
     type=names.DRIVER_OPTIONS,
     help="Driver option, as Docker's.",
 )
+@click.option(
+    "--host-access/--no-host-access",
+    default=True,
+    show_default=True,
+    help="Let its containers reach the host's own services.",
+)
+@click.option(
+    "--egress",
+    multiple=True,
+    metavar="RULE",
+    help="Where its packets may leave to: CIDR[:PORT…], DOMAIN[:PORT…], or none [anywhere].",
+)
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="Label.")
 @click.option("--force", is_flag=True, help="Accept a subnet that overlaps a route of the host.")
 @dry_run
 def create(name: str, opt: Sequence[str], dry_run: bool, **given: Any) -> None:
     """Create a network."""
-    from netkit import addresses, model, routes
+    from netkit import access, addresses, routes, specs
 
     def optional(convert: Any, what: str, value: str | None) -> Any:
         return None if value is None else convert(what, value)
@@ -127,14 +150,14 @@ def create(name: str, opt: Sequence[str], dry_run: bool, **given: Any) -> None:
         "ip_ranges": tuple(
             part for text in given["ip_range"] for part in addresses.ranges("IP range", text)
         ),
-        **model.ipam_fields(given["ipam_driver"], pairs("IPAM option", given["ipam_opt"])),
+        **specs.ipam_fields(given["ipam_driver"], pairs("IPAM option", given["ipam_opt"])),
         "ipv4": given["ipv4"],
         "ipv6": given["ipv6"],
         "reserved": {
             key: addresses.address("auxiliary address", value)
             for key, value in pairs("auxiliary address", given["aux_address"]).items()
         },
-        "mtu": optional(model.integer, "MTU", given["mtu"]),
+        "mtu": optional(specs.integer, "MTU", given["mtu"]),
         "host_binding": optional(addresses.address, "host address", given["host_ip"]),
         "routes": routes.parse_all(given["route"]),
         "default_route": not given["no_default_route"],
@@ -142,14 +165,18 @@ def create(name: str, opt: Sequence[str], dry_run: bool, **given: Any) -> None:
         "ip_forward": given["ip_forward"],
         "transit": given["ip_forward_no_drop"],
         "icc": given["icc"],
+        "names": given["dns_enabled"],
+        "servers": specs.name_servers(given["dns"]),
+        "host_access": given["host_access"],
+        "egress": access.egress_list(given["egress"]),
         "bridge": given["bridge"],
         "labels": pairs("label", given["label"]),
     }
-    fields |= model.subnet_fields(given["subnet"])
+    fields |= specs.subnet_fields(given["subnet"])
     if given["bip"] is not None:
-        fields |= model.bridge_address(given["bip"], fields)
-    fields |= model.NetworkSpec.of_options(pairs("option", opt))
-    spec = model.NetworkSpec(
+        fields |= specs.bridge_address(given["bip"], fields)
+    fields |= specs.NetworkSpec.of_options(pairs("option", opt))
+    spec = specs.NetworkSpec(
         name,
         given["driver"],
         existing=given["bridge"] is not None,
@@ -234,6 +261,41 @@ def rm(networks: Sequence[str], force: bool, dry_run: bool) -> int:
         show_lines(lines)
         return 0
     return each(networks, lambda name: engine.delete_network(name, force=force))
+
+
+@network_command.command()
+@click.argument("network", type=names.NETWORKS)
+@click.option("--label-add", "--label", multiple=True, metavar="KEY=VALUE", help="Set a label.")
+@click.option("--label-rm", multiple=True, metavar="KEY", help="Remove one.")
+@click.option(
+    "--dns-add", multiple=True, metavar="IP", help="Ask another DNS server for names of elsewhere."
+)
+@click.option("--dns-drop", multiple=True, metavar="IP", help="Ask one no longer.")
+@click.option("--mtu", metavar="N", help="MTU of all its interfaces.")
+@dry_run
+def update(network: str, dry_run: bool, **given: Any) -> None:
+    """Change a network while it is in use; what is not said stays as it is."""
+    from netkit import live, specs
+    from netkit.errors import InvalidSpec
+    from netkit.updates import Labels, NetworkUpdate
+
+    wanted = NetworkUpdate(
+        labels=Labels(pairs("label", given["label_add"]), given["label_rm"]),
+        servers=given["dns_add"],
+        no_servers=given["dns_drop"],
+        mtu=None if given["mtu"] is None else specs.integer("MTU", given["mtu"]),
+    )
+    if wanted == NetworkUpdate():
+        raise InvalidSpec(
+            "nothing to change", hint="`netkit network update --help` lists what can be"
+        )
+    engine = open_engine()
+    if dry_run:
+        with engine.dry_run() as lines:
+            live.update_network(engine, network, wanted)
+        show_lines(lines)
+    else:
+        live.update_network(engine, network, wanted)
 
 
 @network_command.command()

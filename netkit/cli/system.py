@@ -1,4 +1,4 @@
-"""netkit check, gc, unshare."""
+"""netkit check, repair, gc, unshare."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from netkit.cli import names
-from netkit.cli.common import open_engine
+from netkit.cli.common import complain, dry_run, open_engine, show_lines
 
 
 @click.command("check")
@@ -18,6 +18,28 @@ def check_command(name: str | None) -> int:
     for drift in drifts:
         click.echo(drift)
     return 1 if drifts else 0
+
+
+@click.command("repair")
+@click.argument("name", required=False, type=names.ANYTHING)
+@dry_run
+def repair_command(name: str | None, dry_run: bool) -> int:
+    """Put back what others took or changed of what netkit made; print what that was.
+
+    Of one container or network, or of all. What cannot be put back is said on standard error.
+    """
+    engine = open_engine()
+    if dry_run:
+        with engine.dry_run() as lines:
+            engine.repair(name)
+        show_lines(lines)
+        return 0
+    mended, left = engine.repair(name)
+    for drift in mended:
+        click.echo(drift)
+    for drift in left:
+        complain(drift)
+    return 1 if left else 0
 
 
 @click.command("gc")

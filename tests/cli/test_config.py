@@ -125,7 +125,9 @@ def test_every_key_is_a_global_option_spelt_as_dockerds() -> None:
     }
     flags = ["ipv6", "icc=false", "no-ip-masq", "ip-forward=0", "ip-forward-no-drop=true"]
     line = [f"--{key}={value}" for key, value in words.items()]
-    line += [f"--{flag}" for flag in [*flags, "daemon", "iptables", "userland-proxy=False"]]
+    line += [
+        f"--{flag}" for flag in [*flags, "daemon", "names", "iptables", "userland-proxy=False"]
+    ]
     rows = [json.loads(each) for each in ok(*line, "config", "show", "--format=json").splitlines()]
     assert {row["Key"] for row in rows if row["Source"] == "default"} == {"bridge"}
     shown = {row["Key"]: row["Value"] for row in rows}

@@ -50,6 +50,7 @@ def lab(host: Host) -> None:
         ("run --dry-run true", "ip link add netkit0"),
         ("rm --dry-run c1", "ip netns del c1"),
         ("rm --dry-run -f c2", "kill -KILL"),
+        ("dns host enable --dry-run", "nameserver 127.78.75.53"),
     ],
 )
 def test_a_dry_run_tells_and_does_nothing(words: str, told: str) -> None:

@@ -297,6 +297,12 @@ def test_a_command_line_that_makes_no_sense_is_a_usage_error(words: list[str], s
     assert "\x1b" not in answer.err
 
 
+@pytest.mark.parametrize("words", [[], ["network"], ["dns", "host"]], ids=" ".join)
+def test_a_group_by_itself_prints_its_help(words: list[str]) -> None:
+    answer = netkit(*words)
+    assert (answer.out + answer.err).rstrip() == ok(*words, "--help").rstrip()
+
+
 def test_docker_prints_ago_in_words() -> None:
     now = time.time()
     ages = [0, 1, 59, 60, 119, 120, 3599, 3600, 5400, 86400 * 2, 86400 * 14, 86400 * 800]

@@ -220,7 +220,8 @@ def test_pyroute2_is_not_imported_for_what_a_container_needs(host: Host) -> None
     script = """
 import sys
 from netkit.engine import Engine
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 engine = Engine()
 engine.create_network(NetworkSpec("web"))
 engine.connect("web", name="c1", request=Request(ports=PortSpec.parse("8080:80")))

@@ -259,7 +259,8 @@ def test_the_main_thread_and_one_that_could_not_come_back_send_another(
 def test_workers_share_the_deletions_of_their_disconnects(host: Host) -> None:
     """Through the engine, as netkitd's workers do."""
     from netkit.engine import Engine
-    from netkit.model import NetworkSpec, PortSpec, Request
+    from netkit.portspec import PortSpec
+    from netkit.specs import NetworkSpec, Request
 
     engine = host.engine()
     engine.create_network(NetworkSpec("web"))
