@@ -29,7 +29,8 @@ from benchmarks.contest import Figures, Player, Series, Target, contest, show, t
 from netkit.firewall import Guard, Isolate, Masquerade, Publish, Rule
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import netns
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import Host, run
 
 NETAVARK = "/usr/lib/podman/netavark"

@@ -26,7 +26,8 @@ from typing import Any
 from benchmarks.contest import Figures, Player, Target, contest, show, table
 from netkit.engine import Engine
 from netkit.kernel import netns
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import Host, run
 
 PORTMAP = "/usr/lib/cni/portmap"

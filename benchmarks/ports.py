@@ -25,8 +25,9 @@ from netkit.addresses import Address
 from netkit.firewall import Publish
 from netkit.firewall.nftables import Nftables
 from netkit.kernel import Kernel
-from netkit.model import NetworkSpec, PortSpec, Request
 from netkit.ports import Ports
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from netkit.store import SqliteStore
 from scenarios.lab import Host, at
 
@@ -52,7 +53,7 @@ def published(number: int) -> Iterator[Figures]:
                 ports = tuple(spec for text in texts for spec in PortSpec.parse(text))
                 web = engine.connect("bench", name=f"web{first}", request=Request(ports=ports))
                 assert web.netns is not None
-                servers.enter_context(_server(web.netns))
+                servers.enter_context(server(web.netns))
             assert web.addresses
             extra = _Extra(engine.store, web.addresses[0].ip, FIRST + number)
             yield {}
@@ -72,7 +73,7 @@ def _connect_all(address: str, number: int, turns: Iterator[int]) -> float:
 
 
 @contextmanager
-def _server(place: str) -> Iterator[None]:
+def server(place: str) -> Iterator[None]:
     """Accept and close, in a process of its own: it shall not share the client's interpreter."""
 
     def listen() -> socket.socket:

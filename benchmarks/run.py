@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from time import perf_counter
 
-from benchmarks import cni, connect, drivers, leases, ports, startup, work
+from benchmarks import cni, connect, drivers, leases, names, policies, ports, startup, work
 from benchmarks.contest import Target, table
 
 BENCHMARKS: dict[str, Callable[[], list[Target]]] = {
@@ -20,7 +20,9 @@ BENCHMARKS: dict[str, Callable[[], list[Target]]] = {
     "the work of one connect": work.measure,
     "CNI plugins": cni.measure,
     "published ports": ports.measure,
+    "who may talk to whom": policies.measure,
     "leases": leases.measure,
+    "names": names.measure,
     "starting the program": startup.measure,
 }
 

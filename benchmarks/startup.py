@@ -17,7 +17,7 @@ from statistics import median
 from time import perf_counter
 
 from benchmarks.contest import Figures, Target, contest, show, table
-from netkit.model import NetworkSpec
+from netkit.specs import NetworkSpec
 from scenarios.lab import Host
 
 ROUNDS = 25

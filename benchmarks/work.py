@@ -24,7 +24,8 @@ from benchmarks.cni import REFERENCE, Caller, all_in_one, reference_chain
 from benchmarks.contest import Figures, Target, contest, show, table
 from cni import delegate, install, plugin
 from netkit.kernel import netns
-from netkit.model import NetworkSpec, PortSpec, Request
+from netkit.portspec import PortSpec
+from netkit.specs import NetworkSpec, Request
 from scenarios.lab import Host
 
 FEW, MANY = 10, 200
