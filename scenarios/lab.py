@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -263,20 +263,18 @@ def snapshot() -> dict[str, str]:
         for directory, names, others in os.walk(top):
             files += [f"{directory}/{name}/" for name in names]
             files += [_content(f"{directory}/{name}") for name in others if name != "lock"]
-    return {
-        **inside(None),
-        "neighbours": run("ip neigh show nud permanent"),
-        "firewall": run("nft list ruleset") + legacy_rules(),
-        "files": "\n".join(sorted(files)),
-    }
+    return {**_host(), "files": "\n".join(sorted(files))}
+
+
+def _host() -> dict[str, str]:
+    found = _told({**_OF_A_NAMESPACE, **_OF_THE_HOST})
+    legacy = found.pop("legacy")
+    return {**found, "firewall": found["firewall"] + legacy, "sysctls": _sysctls()}
 
 
 def legacy_rules() -> str:
     """Rules, chains and policies in iptables' own tables, but for the empty ones: those stay."""
-    return run(
-        "for ip in ip ip6; do grep -q . /proc/self/net/${ip}_tables_names 2>/dev/null || continue",
-        "${ip}tables-legacy-save | sed -nE 's/ \\[[0-9:]+\\]$//; /^-A|^:.* (-|DROP)$/p'; done",
-    )
+    return run(_OF_THE_HOST["legacy"])
 
 
 def without_iptables() -> str:
@@ -288,25 +286,35 @@ def without_iptables() -> str:
     return ""
 
 
+_OF_A_NAMESPACE = {
+    # without indexes, what counts by itself, and what a bridge has learnt from its ports
+    "links": "ip -o -d link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ state [A-Za-z]+//g; "
+    "s/[a-z_]*_timer *[0-9.]+ *//g; s/[gt]so_[a-z0-9_]+ *[0-9]+ *//g; "
+    "s/link-netns(id)? [^ ]+ *//; s/,?NO-CARRIER,?|,?LOWER_UP|,?M-DOWN//g'",
+    # link-local addresses of IPv6 come and settle when the kernel finds the time
+    "addresses": "ip -o addr | sed '/ fe80:/d; s/^[0-9]*: //'",
+    "routes": "{ ip route show table all; ip -6 route show table all; ip rule; ip -6 rule; } | "
+    "sed '/fe80:/d; /ff00:/d; s/ linkdown//'",
+}
+_OF_THE_HOST = {
+    "neighbours": "ip neigh show nud permanent",
+    "firewall": "nft list ruleset",
+    "legacy": "for ip in ip ip6; do "
+    "grep -q . /proc/self/net/${ip}_tables_names 2>/dev/null || continue\n"
+    "${ip}tables-legacy-save | sed -nE 's/ \\[[0-9:]+\\]$//; /^-A|^:.* (-|DROP)$/p'; done",
+}
+_MARK = "-- and then --\n"
+
+
 def inside(place: str | None) -> dict[str, str]:
     """Links, addresses, routes and sysctls of one namespace."""
-    return {
-        # without indexes, what counts by itself, and what a bridge has learnt from its ports
-        "links": run(
-            "ip -o -d link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ state [A-Za-z]+//g; "
-            "s/[a-z_]*_timer *[0-9.]+ *//g; s/[gt]so_[a-z0-9_]+ *[0-9]+ *//g; "
-            "s/link-netns(id)? [^ ]+ *//; s/,?NO-CARRIER,?|,?LOWER_UP|,?M-DOWN//g'",
-            place=place,
-        ),
-        # link-local addresses of IPv6 come and settle when the kernel finds the time
-        "addresses": run("ip -o addr | sed '/ fe80:/d; s/^[0-9]*: //'", place=place),
-        "routes": run(
-            "{ ip route show table all; ip -6 route show table all; ip rule; ip -6 rule; } | "
-            "sed '/fe80:/d; /ff00:/d; s/ linkdown//'",
-            place=place,
-        ),
-        "sysctls": at(place, _sysctls),
-    }
+    return {**_told(_OF_A_NAMESPACE, place), "sysctls": at(place, _sysctls)}
+
+
+def _told(commands: Mapping[str, str], place: str | None = None) -> dict[str, str]:
+    """What each command prints, by one shell for all."""
+    told = run(f"\nprintf '%s\\n' '{_MARK[:-1]}'\n".join(commands.values()), place=place)
+    return dict(zip(commands, told.split(_MARK), strict=True))
 
 
 def _content(path: str) -> str:

@@ -32,6 +32,7 @@ _PASSED_ON = {
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
 }  # fmt: skip
 _WATCHED = _PASSED_ON | {signal.SIGCHLD}
+_LOOK_S = 0.5
 _REPORT = 3  # the fd on which a child tells why it failed
 _PR_SET_PDEATHSIG = 1
 
@@ -121,7 +122,10 @@ def supervise(child: Child) -> int:
     with signals_held():
         copied = _copy_terminal(child)
         while (code := child.poll()) is None:
-            info = signal.sigwaitinfo(_WATCHED)
+            # where there are other threads, one of them may be told of the child, and forget it
+            info = signal.sigtimedwait(_WATCHED, _LOOK_S)
+            if info is None:
+                continue
             # what the terminal sends (si_code > 0) the child gets as well, being in the same group;
             # but a hangup goes to the session's leader only, and that may be us
             if info.si_signo != signal.SIGCHLD and (

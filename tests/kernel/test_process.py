@@ -119,6 +119,22 @@ def eventually(condition: Callable[[], bool]) -> bool:
 # -- exit codes and failures ---------------------------------------------------------------------
 
 
+def test_a_child_whose_end_another_thread_was_told_of_is_reaped() -> None:
+    """It ends between two looks; the kernel tells a thread that does not hold signals."""
+    script = """
+    import threading
+    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+    with signals_held():
+        child = spawn(Command(("true",)))
+        until(lambda: open(f"/proc/{child.pid}/stat").read().rpartition(")")[2].split()[0] == "Z")
+        look, busy = type(child).poll, [None]
+        type(child).poll = lambda self: busy.pop() if busy else look(self)
+        print(supervise(child), flush=True)
+    os._exit(0)
+    """
+    assert output(script) == "0\n"
+
+
 @pytest.mark.parametrize(
     ("command", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -9 $$", 137)]
 )
