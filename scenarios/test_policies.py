@@ -451,7 +451,7 @@ def test_what_iptables_does_not_see_on_a_bridge_is_refused_by_name(host: Host) -
         ("web", "db\nx", InvalidSpec, "invalid container"),
         ("we b", "db", InvalidSpec, "invalid container"),
         ("web#", "db", InvalidSpec, "invalid container"),
-        ("web", "*", InvalidSpec, "invalid container"),
+        ("web", "*", InvalidSpec, "one container is to be reached"),
         ("host", "db", InvalidSpec, "of the host"),
         ("web", "host", InvalidSpec, "a port is wanted"),
         ("web", "host:80", Conflict, "may reach the host already"),
