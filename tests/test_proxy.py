@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import stat
@@ -142,6 +143,37 @@ def test_of_too_many_connections_the_last_wait_for_the_first_to_end(
         for sock in (*clients, *accepted):
             sock.close()
         turn(loop, lambda: loop.connections == 0)
+
+
+def test_what_was_told_of_one_that_is_closed_does_not_concern_who_has_its_number_now(
+    serving: tuple[Proxy, Clock],
+) -> None:
+    """In one turn a connection ends, its descriptors are another's, and it is told of once more."""
+    loop, _ = serving
+    loop.serve(Port.parse("tcp/127.0.0.1:8080=127.0.0.1:80"))
+    (port,) = loop.ports.values()
+    assert isinstance(port, proxy.Listener)
+    with socket.create_server(("127.0.0.1", 80)) as server, socket.socket() as coming:
+        leaving = socket.create_connection(("127.0.0.1", 8080))
+        turn(loop, lambda: loop.connections == 1)
+        left, _ = server.accept()
+        with leaving, left:
+            (before,) = port.connections
+            turn(loop, lambda: not before.connecting)
+            loop.turn(0)  # nothing is left that was told of before
+            numbers = {before.client.fileno(), before.server.fileno()}
+            leaving.shutdown(socket.SHUT_WR)  # in this order they are told of
+            coming.connect(("127.0.0.1", 8080))
+            left.shutdown(socket.SHUT_WR)
+            turn(loop, lambda: before not in port.connections)
+        with server.accept()[0] as served:
+            (now,) = port.connections
+            assert {now.client.fileno(), now.server.fileno()} == numbers
+            served.sendall(b"hello")
+            turn(loop, lambda: select.select([coming], [], [], 0)[0])
+            assert coming.recv(64) == b"hello"
+        coming.close()
+        turn(loop, lambda: not loop.connections)
 
 
 def test_a_slow_reader_does_not_fill_the_memory(serving: tuple[Proxy, Clock]) -> None:

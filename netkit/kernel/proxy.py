@@ -208,7 +208,8 @@ class Proxy:
             oldest = next(iter(self.flows.values()))
             waits.append(max(0.0, oldest.last + IDLE_S - self.clock()))
         for key, _ in self._selector.select(min(waits, default=None)):
-            if key.fd in self._selector.get_map():  # else it was closed on another's account
+            # closed on another's account, its number may be somebody else's by now
+            if self._selector.get_map().get(key.fd) is key:
                 key.data()
         if paused and self.connections < self.most:
             self.listen()
