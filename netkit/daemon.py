@@ -136,10 +136,12 @@ class Server:
         self._selector.register(self._alarm, EVENT_READ)
         while not self._stopping:
             for key, _ in self._selector.select(self._patience()):
+                client = self._reading.get(key.fd)
                 if key.fileobj is self._listener:
                     self._accept()
-                elif isinstance(key.data, _Client) and key.fd in self._reading:
-                    self._read(key.data)
+                # one that was dropped for another's sake may have left him its number
+                elif client is not None and client is key.data:
+                    self._read(client)
             self._drop_slow()
             if self._is_idle():
                 break

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
+from selectors import SelectorKey
 
 import pytest
 
@@ -27,7 +28,7 @@ from netkit.kernel import netns
 from netkit.specs import NetworkSpec
 from scenarios.lab import Host, until
 
-_BOUND_S = 10.0
+_BOUND_S = 30.0
 _PROGRAM = (sys.executable, "-c", "from netkit.daemon import main; main()")
 Answer = tuple[int, bytes] | str
 _ROOT = str(Path(__file__).parents[1])
@@ -43,6 +44,7 @@ class Served:
         self.gates: dict[str, threading.Event] = {}  # calls with this input wait
         self.made = self.ended = 0
         self.server: Server
+        self.thread: threading.Thread
 
     @contextlib.contextmanager
     def plugins(self) -> Iterator[daemon.Serve]:
@@ -104,22 +106,25 @@ def served(host: Host) -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def serving(host: Host, idle_s: float | None = None) -> Iterator[Served]:
+def serving(host: Host, idle_s: float | None = None, *, start: bool = True) -> Iterator[Served]:
+    """*start*: else the test is to start its thread."""
     served = Served(f"{host.base}/socket")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(served.path)
     listener.listen(1024)
+    listener.setblocking(False)
     served.server = Server(listener, served.plugins, idle_s=idle_s)
-    thread = threading.Thread(target=served.server.run)
-    thread.start()
+    served.thread = threading.Thread(target=served.server.run)
+    if start:
+        served.thread.start()
     try:
         yield served
     finally:
         for gate in served.gates.values():
             gate.set()
         served.server.stop()
-        thread.join(_BOUND_S)
-        assert not thread.is_alive()
+        served.thread.join(_BOUND_S)
+        assert not served.thread.is_alive()
 
 
 # -- calls
@@ -133,9 +138,10 @@ def test_a_call_is_answered_with_its_exit_code_and_what_to_print(served: Served)
 def test_a_worker_and_its_engine_are_kept_from_call_to_call(served: Served) -> None:
     for _ in range(20):
         served.ask(b"x")
-    # another is made when all have answered and yet to note it down: on a busy machine, a few
-    assert served.made <= 5
-    assert len({thread for _, _, thread in served.calls}) == served.made
+        # it answers before it notes that it is free: until then another would be made
+        assert until(lambda: not served.server._under_way)
+    assert served.made == 1
+    assert len({thread for _, _, thread in served.calls}) == 1
 
 
 @pytest.mark.parametrize(("kind", "said"), [(b"failing", (1, b"X")), (b"broken", "closed")])
@@ -189,15 +195,17 @@ def test_more_calls_than_can_wait_are_left_to_their_callers(
 # -- clients that mean no good (S42, S43)
 
 
-def test_s43_slow_clients_do_not_keep_others_waiting(served: Served) -> None:
+def test_s43_slow_clients_do_not_keep_others_waiting(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "_FRAME_S", 2 * _BOUND_S)  # none is dropped before it is noticed
     frame = wire.request(b"bridge", {}, b"x")
     slow = [served.connect() for _ in range(50)]
     for byte in frame[:5]:
         for sock in slow:
             sock.send(bytes([byte]))
-        began = time.monotonic()
         assert served.ask(b"x") == (0, b"X")
-        assert time.monotonic() - began < 1
+    assert len(served.server._reading) == 50
     for sock in slow:
         sock.close()
 
@@ -205,11 +213,14 @@ def test_s43_slow_clients_do_not_keep_others_waiting(served: Served) -> None:
 def test_a_client_that_does_not_say_what_it_wants_is_dropped_in_time(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "_FRAME_S", 0.2)
-    with served.connect() as silent, served.connect() as slow:
+    with served.connect() as slow:
         slow.send(b"\0\0")
-        assert answer(silent) == "closed"
+        assert until(lambda: served.server._held == 2)
+        monkeypatch.setattr(daemon, "_FRAME_S", 0.2)
+        with served.connect() as silent:  # which wakes it
+            assert answer(silent) == "closed"
         assert answer(slow) == "closed"
+    monkeypatch.setattr(daemon, "_FRAME_S", _BOUND_S)  # who does say it may be slow, too
     assert served.ask(b"x") == (0, b"X")
 
 
@@ -224,6 +235,30 @@ def test_s42_of_too_many_idle_clients_the_oldest_go(
     assert served.server._reading.keys()  # and not all of them
     for sock in idle:
         sock.close()
+
+
+def test_one_that_is_dropped_may_have_left_its_number_to_another_in_the_same_round(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it said last is ready to be read, and is not to be looked for at the closed socket."""
+    monkeypatch.setattr(daemon, "_MOST_READING", 1)
+    with serving(host, start=False) as served, contextlib.ExitStack() as held:
+        server = served.server
+        select = server._selector.select
+
+        def newcomers_first(wait_s: float | None) -> list[tuple[SelectorKey, int]]:
+            return sorted(select(wait_s), key=lambda each: each[0].fileobj is not server._listener)
+
+        monkeypatch.setattr(server._selector, "select", newcomers_first)
+        first = held.enter_context(served.connect())
+        server._accept()
+        (number,) = server._reading
+        others = [held.enter_context(served.connect()) for _ in range(2)]
+        first.send(b"\0")
+        served.thread.start()
+        assert [answer(each) for each in (first, others[0])] == ["closed"] * 2
+        assert until(lambda: list(server._reading) == [number])
+        assert served.ask(b"x") == (0, b"X")
 
 
 def test_s43_what_unfinished_requests_may_hold_is_bounded(
@@ -524,10 +559,12 @@ def test_a_call_without_end_does_not_keep_it_from_stopping(
 
 
 def test_idle_for_long_enough_it_ends_but_not_in_the_midst_of_a_call(host: Host) -> None:
-    with serving(host, idle_s=0.2) as served:
+    with serving(host, idle_s=_BOUND_S) as served:
         served.gates["slow"] = threading.Event()
         with served.begin(b"slow") as slow:
             assert until(lambda: len(served.calls) == 1)
+            served.server._idle_s = 0.2  # not before, or it might have ended by now
+            assert served.ask(b"x") == (0, b"X")
             time.sleep(0.4)  # longer than idle_s: what is shown is that it does not end
             assert served.ask(b"x") == (0, b"X")
             served.gates["slow"].set()
@@ -552,7 +589,7 @@ def netkitd(
     ) as child:
         try:
             there = ready or (lambda: os.path.exists(f"{run_dir}/netkitd.sock"))
-            assert until(lambda: there() or child.poll() is not None)
+            assert until(lambda: there() or child.poll() is not None, _BOUND_S)
             yield child
         finally:
             child.kill()

@@ -148,7 +148,8 @@ class Keeper:
     def turn(self, most_s: float = _MOST_WAIT_S) -> None:
         """Wait for something to happen, *most_s* at most, and see to it."""
         for key, _ in self._selector.select(min(most_s, self._wait_s())):
-            if key.fd in self._selector.get_map():  # else it was closed on another's account
+            # closed on another's account, its number may be somebody else's by now
+            if self._selector.get_map().get(key.fd) is key:
                 key.data()
         now = self._clock()
         for holding in list(self._holdings.values()):

@@ -2,8 +2,8 @@
 
 Units    seconds, of the monotonic clock
 
-Descriptors are level-triggered; whoever is called may find nothing (a descriptor's number may have
-changed hands in the same round), so all are non-blocking.
+Descriptors are level-triggered, and non-blocking: whoever is called may find nothing. What `look`
+was told since a round began has its turn in the next: a number may have changed hands in between.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class Loop:
         """Until somebody stops it."""
         poll, calls, timers = self._epoll.poll, self._calls, self._timers
         while not self._stopped:
-            for fd, _ in poll(max(0.0, timers[0][0] - monotonic()) if timers else None):
-                if call := calls.get(fd):
+            ready = poll(max(0.0, timers[0][0] - monotonic()) if timers else None)
+            for fd, call in [(fd, calls.get(fd)) for fd, _ in ready]:
+                if call and calls.get(fd) is call:
                     call()
             while timers and timers[0][0] <= monotonic():
                 due = heappop(timers)[2].call

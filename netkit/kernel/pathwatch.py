@@ -75,7 +75,7 @@ class PathWatch:
         if bell is not None:
             self._poll.register(bell, select.POLLIN)
         found = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
-        return any(fd != bell for fd, _ in found)
+        return any(fd in (self._inotify.fileno(), self._mounts) for fd, _ in found)
 
     def settle(self, quiet_s: float, most_s: float) -> None:
         """Wait until nothing has happened for a while: who writes a file may not be done yet."""
