@@ -30,7 +30,7 @@ from netkit.changes import maker_lives
 from netkit.engine import Engine
 from netkit.errors import Drift, NetkitError
 from netkit.events import Follower, identity
-from netkit.firewall.notices import Loss, Notices
+from netkit.firewall.notices import Loss, Notices, culprit
 from netkit.kernel import Kernel, netns, pids
 from netkit.kernel.linkwatch import LinkWatch
 from netkit.model import (
@@ -141,13 +141,17 @@ class _Rounds:
             self._later(self._bury, 0)
             self._losses.append(Loss(True, set(), ""))  # who knows, while nobody watched
             self._later(self._mend, 0)
-        self._log(f"watch: begins, at {self._state}")
+        self._later(self._begin, 0)
         while not stopping() and identity(self._state) == self._identity:
             self._hear(self._wait())
             now = time.monotonic()
             for task in [task for task, at in self._due.items() if at <= now]:
                 del self._due[task]
                 self._do(task)
+
+    def _begin(self) -> None:
+        """From here on whoever takes something is named: what was before has been looked at."""
+        self._log(f"watch: begins, at {self._state}")
 
     def _wait(self) -> set[int]:
         if not self._due:
@@ -191,7 +195,11 @@ class _Rounds:
                 self._robbed |= self._names[name]
             self._later(self._mend)
         if self._notices is not None and self._notices.fileno() in ready:
-            self._losses += self._notices.read()
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._notices is not None and (told := self._notices.read()):
+            self._losses += told
             self._later(self._mend)
 
     def _heed(self, entry: Entry) -> None:
@@ -270,7 +278,6 @@ class _Rounds:
     def _put_back(self, losses: Sequence[Loss]) -> None:
         """What was taken from nftables' tables."""
         changes = self._engine.changes
-        who = ", ".join(sorted({loss.who for loss in losses if loss.who}))
         with self._engine.still(), changes.kernel() as kernel:
             if any(loss.everything for loss in losses):
                 mended, _ = repair.repair(changes, self._store.everything(), kernel)
@@ -283,7 +290,10 @@ class _Rounds:
                 intents = self._store.intents()
                 self._robbed |= {(r.kind, r.id) for r in intents if r.kind in _KINDS}
                 self._later(self._mend, _AGAIN_S)
-        self._tell(mended, who)
+        if mended:
+            self._listen()  # what was seen to be gone may have been told of just now
+        culprits = {loss.who for loss in (*losses, *self._losses) if loss.who} - {_myself()}
+        self._tell(mended, ", ".join(sorted(culprits)))
 
     def _give_back(self, robbed: set[Key]) -> None:
         """What was taken of the host's interfaces."""
@@ -333,6 +343,12 @@ class _Rounds:
     def _tell(self, mended: Sequence[Drift], who: str) -> None:
         for drift in mended:
             self._log(f"watch: mended: {drift}" + (f", taken by {who}" if who else ""))
+
+
+def _myself() -> str:
+    """As a notice names this thread, which has mended things itself."""
+    with open("/proc/thread-self/comm") as file:
+        return culprit(file.read().strip(), threading.get_native_id())
 
 
 def _plan(record: Record) -> steps.Plan:

@@ -122,10 +122,15 @@ def _keys(listed: bytes) -> list[bytes]:
     return keys
 
 
+def culprit(program: str, pid: int) -> str:
+    """How whoever took something is named; *pid* is a thread's, as the kernel tells it."""
+    return f"{program} (process {pid})"
+
+
 def _culprit(body: bytes) -> str:
     found = read(body, 4)
-    pid = int.from_bytes(found.get(_PID, b""), "big")
-    return f"{_text(found.get(_PROGRAM, b'somebody'))} (process {pid})"
+    program = _text(found.get(_PROGRAM, b"somebody"))
+    return culprit(program, int.from_bytes(found.get(_PID, b""), "big"))
 
 
 def _text(value: bytes) -> str:
