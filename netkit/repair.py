@@ -96,27 +96,30 @@ def note(changes: Changes, action: str, record: Record, found: Iterable[Drift]) 
 def _mend(changes: Changes, record: Record, kernel: Kernel, anew: set[steps.Thing]) -> Repaired:
     """One record's. *anew* are the things that had to be made again, with all that is in them."""
     plan = steps.decode(record.steps)
-    amiss = steps.check(plan, kernel)
+    amiss = _amiss(plan, kernel)
     if not amiss:
         return Repaired([], [])
-    note(changes, "drift", record, amiss)
-    reasons: dict[str, NetkitError] = {}
-    for step in plan:
-        found = next(iter(steps.check((step,), kernel)), None)
+    note(changes, "drift", record, amiss.values())
+    reasons: dict[int, NetkitError] = {}
+    for number, step in enumerate(plan):
         unseen = type(step).check is steps.Step.check and not anew.isdisjoint(step.within)
-        if found is None and not unseen:
+        if not unseen and not steps.check((step,), kernel):
             continue
         try:
             changes.add(tuple(step.mending(kernel)), kernel)
         except (NetkitError, OSError) as error:
-            reasons[str(found)] = error if isinstance(error, NetkitError) else Drift(str(error))
+            reasons[number] = error if isinstance(error, NetkitError) else Drift(str(error))
         else:
             anew.update(step.makes)
-    left = [] if changes.dry else steps.check(plan, kernel)
-    texts = {str(drift) for drift in left} | reasons.keys()
-    mended = [drift for drift in amiss if str(drift) not in texts]
+    left = {} if changes.dry else _amiss(plan, kernel)
+    mended = [drift for number, drift in amiss.items() if number not in left.keys() | reasons]
     note(changes, "repair", record, mended)
-    return Repaired(mended, [_because(drift, reasons.get(str(drift))) for drift in left])
+    return Repaired(mended, [_because(drift, reasons.get(n)) for n, drift in left.items()])
+
+
+def _amiss(plan: steps.Plan, kernel: Kernel) -> dict[int, Drift]:
+    """What is not as it should be, by the number of its step: what is said of it may change."""
+    return {n: drift for n, step in enumerate(plan) for drift in steps.check((step,), kernel)}
 
 
 def _because(left: Drift, reason: NetkitError | None) -> Drift:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from typing import Any
 
 import pytest
 
-from netkit import live
+from netkit import live, repair
 from netkit.kernel import netns
 from netkit.model import EndpointRecord
 from netkit.portspec import PortSpec
@@ -16,7 +18,7 @@ from scenarios.chains import Chain
 from scenarios.firewalls import each, in_nftables, on_nftables
 from scenarios.lab import BRIEF_S, Host, join, run, snapshot, until
 from scenarios.plugins import Plugins
-from scenarios.watching import HEALED_S, watching
+from scenarios.watching import HEALED_S, PROMISED_S, watching
 
 
 class Site:
@@ -193,19 +195,43 @@ def test_what_is_gone_for_good_is_left_and_named(site: Site) -> None:
     assert [drift.hint for drift in left if "netns/peer is gone" in str(drift)] == ["netkit gc"]
 
 
+def test_what_goes_in_the_midst_of_a_repair_is_left_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes a namespace apart when it finds the time, its interfaces with it."""
+    held = os.open(netns.named("peer"), os.O_RDONLY)
+    netns.delete("peer")
+    veth = site._of("peer").host_ifname
+    assert os.path.exists(f"/proc/sys/net/ipv4/conf/{veth}")
+    closing = iter([held])
+    note = repair.note
+
+    def let_go(*told: Any) -> None:
+        for fd in closing if told[2].kind == EndpointRecord.kind else ():
+            os.close(fd)
+            assert until(lambda: not os.path.exists(f"/proc/sys/net/ipv4/conf/{veth}"))
+        note(*told)
+
+    monkeypatch.setattr(repair, "note", let_go)
+    mended, left = site.engine.repair()
+    assert (mended, next(closing, None)) == ([], None)
+    assert any(f"{veth} is gone" in str(drift) for drift in left)
+
+
 # -- by netkitd
 
 
 @on_nftables
 def test_f14_f17_rules_flushed_in_a_loop_are_back_within_two_seconds_each_time(site: Site) -> None:
+    took = []
     with watching() as said:
-        for number in range(3):
+        for _ in range(3):
             began = time.monotonic()
             flush()
             assert until(lambda: not site.engine.check(), HEALED_S), said
-            assert time.monotonic() - began < HEALED_S
-            if number == 2:
-                site.holds()
+            took.append(time.monotonic() - began)
+        site.holds()
+    assert min(took) < PROMISED_S, "a busy machine may be late, but not each time"
     assert all("taken by nft (process " in line for line in said if "tables are gone" in line)
     actions = [entry.action for entry in site.engine.store.journal()]
     assert actions.count("drift") == actions.count("repair") == 3
