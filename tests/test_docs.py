@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import pytest
 
+from netkit import config
 from scenarios.lab import Host
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,7 @@ _MASKS = {
     r"(Less than a|About an?|\d+) (second|minute|hour)s?": "<time>",
     r"\d{4}-\d\d-\d\dT[\d:]+Z": "<time>",
     r"\b[a-z]+_(?=[a-z]+\b)(?!id\b)[a-z]+ *$": "<name>",
+    r"(?<=about others it asks ).*": "<whom the host asks>",
     r"[ \t]+": " ",
 }
 
@@ -134,11 +136,19 @@ def _type(commands: list[str], directory: Path) -> Iterator[tuple[int, str]]:
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
     program.chmod(0o755)
     # nothing it started in the background outlives the shell, however it ends
-    lines = ["exec 2>&1 </dev/null", "trap 'netkit ps -aq | xargs -r netkit rm -f >/dev/null' EXIT"]
+    lines = [
+        "exec 2>&1 </dev/null",
+        "end() {",
+        "netkit ps -aq | xargs -r netkit rm -f",
+        "[ ! -e /run/netkit/netkitd.lock ] || kill $(cut -d ' ' -f 1 /run/netkit/netkitd.lock)",
+        "}",
+        "trap 'end >/dev/null' EXIT",
+    ]
     lines += [f"{{ {command}\n}}; printf '{_END}%d{_END}' $?" for command in commands]
     script = directory / "typed"
     script.write_text("\n".join(lines) + "\n")
     environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environment.pop(config.DAEMON, None)  # names resolve, as they do for whoever reads it
     environment["PATH"] = f"{directory}:{_PATH}"
     environment["PYTHONPATH"] = ":".join([str(ROOT), *sys.path])
     environment["LC_ALL"] = "C.UTF-8"
