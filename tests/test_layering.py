@@ -69,7 +69,7 @@ ORDER = """
     netkit/kernel/lab.py
     netkit/kernel/__init__.py
     netkit/steps/base.py
-    netkit/steps/devices.py netkit/steps/programs.py
+    netkit/steps/devices.py netkit/steps/physical.py netkit/steps/programs.py
     netkit/steps/links.py
     netkit/steps/routes.py netkit/steps/host.py netkit/steps/files.py
     netkit/steps/pairs.py netkit/steps/proxies.py netkit/steps/filters.py netkit/steps/shaping.py

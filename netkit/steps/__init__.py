@@ -31,7 +31,6 @@ from netkit.steps.devices import (
     Enslave,
     Filtering,
     Parent,
-    Physical,
     PortVlans,
     Tap,
     Tune,
@@ -65,6 +64,7 @@ from netkit.steps.links import (
     Veth,
 )
 from netkit.steps.pairs import Pair, Ready
+from netkit.steps.physical import Physical
 from netkit.steps.programs import Setup
 from netkit.steps.proxies import Proxy
 from netkit.steps.resolver import LinkNames, Nameserver
