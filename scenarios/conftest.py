@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import tests.conftest  # noqa: F401  (moves into the sandbox)
 from scenarios.lab import Host, without_iptables
+from tests.conftest import ids  # noqa: F401  (which also moves into the sandbox)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,6 +11,7 @@ Source   RFC 826 (ARP), 791, 768, 4861 (routers and neighbours), IEEE 802.1D (BP
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import struct
@@ -27,6 +28,8 @@ _ETH_P_ALL = 3
 _TCP, _UDP, _ICMPV6 = 6, 17, 58
 _ALL_NODES, _ALL_NODES_MAC = "ff02::1", "33:33:00:00:00:01"
 _QUIET_S = 0.2  # what has not come by then on a veth pair will not come
+_BOUND_S = 2.0  # and what never ends is left
+_AWAITED_S = 10.0
 
 Test = Callable[[bytes], bool]
 
@@ -125,8 +128,11 @@ def send(place: str | None, ifname: str, *frames: bytes) -> None:
 
 
 @contextlib.contextmanager
-def hear(place: str | None, ifname: str, wanted: Test) -> Iterator[list[bytes]]:
-    """Collect the frames that come in by an interface; at the end, wait until it is quiet."""
+def hear(place: str | None, ifname: str, wanted: Test, awaited: int = 0) -> Iterator[list[bytes]]:
+    """Collect the frames that come in by an interface; at the end, wait until it is quiet.
+
+    Before that, for as many as are *awaited*: a busy kernel may take its time to deliver them.
+    """
 
     def open_socket() -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
@@ -134,13 +140,20 @@ def hear(place: str | None, ifname: str, wanted: Test) -> Iterator[list[bytes]]:
         return sock
 
     heard: list[bytes] = []
-    with at(place, open_socket) as sock:
-        yield heard
-        end = time.monotonic() + 2.0
-        while time.monotonic() < end and select.select([sock], [], [], _QUIET_S)[0]:
+
+    def collect(bound_s: float, quiet_s: float, enough: float = math.inf) -> None:
+        end = time.monotonic() + bound_s
+        while len(heard) < enough and time.monotonic() < end:
+            if not select.select([sock], [], [], quiet_s)[0]:
+                return
             frame, (_, _, kind, *_) = sock.recvfrom(2048)
             if kind != socket.PACKET_OUTGOING and wanted(frame):
                 heard.append(frame)
+
+    with at(place, open_socket) as sock:
+        yield heard
+        collect(_AWAITED_S, _AWAITED_S, awaited)
+        collect(_BOUND_S, _QUIET_S)
 
 
 def to(mac: str) -> Test:

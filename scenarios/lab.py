@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -23,7 +24,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_interface
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -35,9 +37,10 @@ from netkit.model import EndpointRecord
 from netkit.portspec import PortSpec
 from netkit.specs import Request
 
-PATIENCE_S = 3.0
+PATIENCE_S = 10.0
 BRIEF_S = 0.3
 _BOUND_S = 30.0
+_RTF_LOCAL = 0x80000000
 _PROGRAM = (sys.executable, "-c", "from netkit.cli import main; main()")
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 T = TypeVar("T")
@@ -103,19 +106,27 @@ class Host:
     def neighbour(self, name: str, ours: str, theirs: str) -> str:
         """Another machine on a wire of its own with us; its default route is us. Its place."""
         netns.create(name)
+        nodad = " nodad" if ":" in ours else ""
         run(
             f"ip link add {name}0 type veth peer name eth0 netns {name}",
-            f"ip addr add {ours} dev {name}0" + (" nodad" if ":" in ours else ""),
+            f"ip addr add {ours} dev {name}0{nodad}",
             # no link-local address of its own: it would be tentative now and settled in a second
             f"ip link set {name}0 addrgenmode none || true",
             f"ip link set {name}0 up",
-            f"ip -n {name} link set lo up",
-            f"ip -n {name} addr add {theirs} dev eth0" + (" nodad" if ":" in ours else ""),
-            f"ip -n {name} link set eth0 up",
-            f"ip -n {name} route add default via {ours.partition('/')[0]}",
+            _batch(
+                f"ip -n {name}",
+                [
+                    "link set lo up",
+                    f"addr add {theirs} dev eth0{nodad}",
+                    "link set eth0 up",
+                    f"route add default via {ours.partition('/')[0]}",
+                ],
+            ),
         )
-        if ":" in ours:  # a router asks for its neighbours from a link-local address
+        if nodad:  # a router asks for its neighbours from a link-local address
             run(f"ip addr add fe80::1/64 dev {name}0 nodad")
+            assert until(lambda: _are_had(ours, "fe80::1"))
+            assert at(netns.named(name), lambda: until(lambda: _are_had(theirs)))
         return netns.named(name)
 
     @contextlib.contextmanager
@@ -141,7 +152,6 @@ class Host:
             return sock
 
         sock = at(place, open_socket)
-        sock.settimeout(_BOUND_S)
         seen: list[str] = []
         thread = threading.Thread(
             target=_answer_tcp if protocol == "tcp" else _answer_udp, args=(sock, seen), daemon=True
@@ -150,10 +160,10 @@ class Host:
         try:
             yield seen
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # of datagrams: not connected, but it wakes up
                 sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
             thread.join(_BOUND_S)
+            sock.close()  # not before: the thread may be about to look at it once more
 
     def ask(
         self,
@@ -210,6 +220,21 @@ def run(*lines: str, place: str | None = None, check: bool = True) -> str:
     return done.stdout
 
 
+def _are_had(*addresses: str) -> bool:
+    """Whether what is sent to addresses of IPv6 is taken here: a work queue sees to that, even
+    without DAD, and until then neighbours' answers are lost.
+    """
+    with open("/proc/thread-self/net/ipv6_route") as file:
+        routes = [line.split() for line in file]
+    local = {dst for dst, *_, flags, _ in routes if int(flags, 16) & _RTF_LOCAL}
+    return local >= {ip_interface(address).ip.packed.hex() for address in addresses}
+
+
+def _batch(program: str, lines: Iterable[str]) -> str:
+    """Lines for one process of ip, as a line of a shell."""
+    return "\n".join([f"{program} -batch - <<END", *lines, "END"])
+
+
 def netkit(line: str, *, code: int = 0) -> str:
     """Run the program `netkit` with the words of *line*; what it prints, or says when it fails."""
     command, env = program(line)
@@ -246,7 +271,7 @@ def ready(ep: EndpointRecord) -> str:
     return ep.netns
 
 
-def until(holds: Callable[[], bool], bound_s: float = 10.0) -> bool:
+def until(holds: Callable[[], bool], bound_s: float = 3 * PATIENCE_S) -> bool:
     """Wait for *holds*; whether it came true in time."""
     end = time.monotonic() + bound_s
     while not holds():
@@ -274,7 +299,7 @@ def _host() -> dict[str, str]:
 
 def legacy_rules() -> str:
     """Rules, chains and policies in iptables' own tables, but for the empty ones: those stay."""
-    return run(_OF_THE_HOST["legacy"])
+    return _told({"legacy": _OF_THE_HOST["legacy"]})["legacy"]
 
 
 def without_iptables() -> str:
@@ -287,21 +312,28 @@ def without_iptables() -> str:
 
 
 _OF_A_NAMESPACE = {
-    # without indexes, what counts by itself, and what a bridge has learnt from its ports
-    "links": "ip -o -d link | sed -E 's/^[0-9]+: //; s/@if[0-9]+//; s/ state [A-Za-z]+//g; "
-    "s/[a-z_]*_timer *[0-9.]+ *//g; s/[gt]so_[a-z0-9_]+ *[0-9]+ *//g; "
-    "s/link-netns(id)? [^ ]+ *//; s/,?NO-CARRIER,?|,?LOWER_UP|,?M-DOWN//g'",
-    # link-local addresses of IPv6 come and settle when the kernel finds the time
-    "addresses": "ip -o addr | sed '/ fe80:/d; s/^[0-9]*: //'",
-    "routes": "{ ip route show table all; ip -6 route show table all; ip rule; ip -6 rule; } | "
-    "sed '/fe80:/d; /ff00:/d; s/ linkdown//'",
+    "links": "ip -o -d link",
+    "addresses": "ip -o addr",
+    "routes": "for version in 4 6; do "
+    "printf 'route show table all\\nrule\\n' | ip -$version -batch -\ndone",
 }
 _OF_THE_HOST = {
     "neighbours": "ip neigh show nud permanent",
     "firewall": "nft list ruleset",
     "legacy": "for ip in ip ip6; do "
-    "grep -q . /proc/self/net/${ip}_tables_names 2>/dev/null || continue\n"
-    "${ip}tables-legacy-save | sed -nE 's/ \\[[0-9:]+\\]$//; /^-A|^:.* (-|DROP)$/p'; done",
+    "if read _ 2>/dev/null </proc/self/net/${ip}_tables_names; then ${ip}tables-legacy-save; fi\n"
+    "done",
+}
+# what counts by itself, or comes and settles when the kernel finds the time
+_PASSING = {
+    # indexes, and what a bridge has learnt from its ports
+    "links": r"^\d+: |@if\d+| state [A-Za-z]+|[a-z_]*_timer *[\d.]+ *|[gt]so_\w+ *\d+ *|"
+    r"link-netns(id)? \S+ *|,?NO-CARRIER,?|,?LOWER_UP|,?M-DOWN",
+    # link-local addresses of IPv6; and even without DAD, the routes to the host's own
+    "addresses": r"^.* fe80:.*\n|^\d+: ",
+    "routes": r"^.*(fe80|ff00):.*\n|^(local [\da-f]*:|anycast ).*\n| linkdown",
+    # all but rules, chains and policies
+    "legacy": r" \[\d+:\d+\]$|^(?!-A|:.* (-|DROP) ).*\n",
 }
 _MARK = "-- and then --\n"
 
@@ -312,37 +344,55 @@ def inside(place: str | None) -> dict[str, str]:
 
 
 def _told(commands: Mapping[str, str], place: str | None = None) -> dict[str, str]:
-    """What each command prints, by one shell for all."""
+    """What each command prints, by one shell for all, less what passes."""
     told = run(f"\nprintf '%s\\n' '{_MARK[:-1]}'\n".join(commands.values()), place=place)
-    return dict(zip(commands, told.split(_MARK), strict=True))
+    return {
+        what: re.sub(_PASSING[what], "", text, flags=re.MULTILINE) if what in _PASSING else text
+        for what, text in zip(commands, told.split(_MARK), strict=True)
+    }
 
 
 def _content(path: str) -> str:
     """A file's path and text; of a namespace, a proxy's pid and the like, the path."""
     if path.startswith(netns.NAMED) or "/proxy-" in path:
         return path
-    with open(path) as file:
-        return f"{path} {file.read()!r}"
+    try:
+        with open(path) as file:
+            return f"{path} {file.read()!r}"
+    except FileNotFoundError:  # by now: whoever waits for that looks again
+        return f"{path} is going"
 
 
 def _sysctls() -> str:
     """Every readable parameter below net/ but the ones that count by themselves."""
     lines = []
     for directory, _, names in os.walk("/proc/sys/net"):
+        if "/neigh/" in directory:
+            continue
         for name in names:
-            path = f"{directory}/{name}"
-            if "/neigh/" in path or name in ("nf_conntrack_count", "stable_secret"):
+            if name in ("nf_conntrack_count", "stable_secret"):
                 continue
-            with contextlib.suppress(OSError, UnicodeDecodeError), open(path) as file:
-                lines.append(f"{path}={file.read().strip()}")
+            path = f"{directory}/{name}"
+            with contextlib.suppress(OSError):
+                lines.append(f"{path}={_small(path).strip()}")
     return "\n".join(sorted(lines))
+
+
+def _small(path: str) -> str:
+    """A file of less than a page."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 4096).decode(errors="replace")
+    finally:
+        os.close(fd)
 
 
 def _answer_tcp(sock: socket.socket, seen: list[str]) -> None:
     with contextlib.suppress(OSError):
         while True:
             client, (address, *_) = sock.accept()
-            with client:
+            # one that has gone by now is no reason not to serve the next
+            with client, contextlib.suppress(OSError):
                 seen.append(address)
                 client.sendall(address.encode())
 
@@ -351,5 +401,8 @@ def _answer_udp(sock: socket.socket, seen: list[str]) -> None:
     with contextlib.suppress(OSError):
         while True:
             _, client = sock.recvfrom(64)
+            if client is None:  # it is shut down
+                return
             seen.append(client[0])
-            sock.sendto(client[0].encode(), client)
+            with contextlib.suppress(OSError):  # there may be no way to who forged its address
+                sock.sendto(client[0].encode(), client)

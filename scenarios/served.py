@@ -29,16 +29,31 @@ from scenarios.lab import PATIENCE_S, Host, at
 SILENT, FAILED = ["no answer"], ["SERVFAIL"]
 
 
+class _Keeper(nameservice.Keeper):
+    """Its first look at the state is over once `begun` is set. SQLite has locks of its own: a test
+    that forked meanwhile (`run -d`) would have a child that waits for them for ever.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.begun = threading.Event()
+
+    def turn(self) -> None:
+        self.begun.set()
+        super().turn()
+
+
 @contextmanager
 def served(host: Host, learnt: nameservice.Learnt | None = None) -> Iterator[nameservice.Keeper]:
     """What netkitd does for names, in a thread of the test."""
     store = host.engine().store
     private_directory(store.run_dir)
     with nameservice.listen(store.run_dir) as listener:
-        keeper = nameservice.Keeper(listener, store.state_dir, lambda _: None, learnt)
+        keeper = _Keeper(listener, store.state_dir, lambda _: None, learnt)
         thread = threading.Thread(target=keeper.run, daemon=True)
         thread.start()
         try:
+            assert keeper.begun.wait(PATIENCE_S)
             yield keeper
         finally:
             keeper.stop()

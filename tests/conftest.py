@@ -7,13 +7,17 @@ and state are never seen, let alone touched.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+from netkit import naming
 from netkit.errors import KernelRefused
 from netkit.kernel import lab as throw_away
 
@@ -35,6 +39,17 @@ import hypothesis
 
 from scenarios.lab import Host
 
+# the tests start netkit some thousand times: it is to be compiled once
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# a shell's background job ignores them, and whatever a test starts would as well
+for number, usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
+
 # a busy machine is no failure; nor is a checkout that belongs to another user, as with nobody's run
 hypothesis.settings.register_profile(
     "netkit",
@@ -42,6 +57,29 @@ hypothesis.settings.register_profile(
     **({} if os.access(".", os.W_OK) else {"database": None}),
 )
 hypothesis.settings.load_profile("netkit")
+
+
+def pytest_collection_finish() -> None:
+    """What 8000 tests are is not looked through again and again, nor copied by who forks."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def ids() -> Iterator[None]:
+    """No id begins as the names of containers do here (c1, db, be …): where one of that name is
+    gone, or not yet there, it would now and then mean the one with that id.
+    """
+    new_id = naming.new_id
+
+    def drawn() -> str:
+        while (id := new_id())[0] in "abcde":
+            pass
+        return id
+
+    with pytest.MonkeyPatch.context() as patch:  # a test's own is undone before its fixtures end
+        patch.setattr(naming, "new_id", drawn)
+        yield
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from netkit import containers, live, naming, permissions, steps
+from netkit import containers, live, permissions, steps
 from netkit.access import ContainerLink
 from netkit.containers import RunSpec
 from netkit.engine import Engine
@@ -449,13 +449,6 @@ def test_whichever_call_is_refused_nothing_has_happened(
         assert tried.dump() == before, f"call {number}, {call}: {caught.value}"
     operation.do(tried.engine)
     assert shape(tried) == shape(counted)
-
-
-@pytest.fixture(autouse=True)
-def ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No id begins with "c1" or "c2": where such a name is gone, it would mean that one."""
-    new_id = naming.new_id
-    monkeypatch.setattr(naming, "new_id", lambda: "f" + new_id()[1:])
 
 
 def shape(world: World) -> object:
