@@ -253,10 +253,12 @@ def test_d21_multicast_leaves_with_its_senders_address(town: Town) -> None:
     group = ip_address(v.group).packed
 
     def heard() -> set[str]:
+        """By which address it is known outside."""
+
         def wanted(frame: bytes) -> bool:
             return frame[at_group : at_group + size] == group
 
-        with frames.hear(town.lan, "eth0", wanted) as found:
+        with frames.hear(town.lan, "eth0", wanted, awaited=1) as found:
             at(place, lambda: _tell(v))
         return {str(ip_address(frame[at_source : at_source + size])) for frame in found}
 
@@ -388,16 +390,16 @@ def test_e9_answers_pass_and_what_belongs_to_no_connection_does_not(town: Town) 
     at_port = 14 + (40 if v is SIX else 20) + 2
     macs = ep.mac, town.engine.network("town").mac
 
-    def leaves(flags: int, port: int) -> int:
+    def leaves(flags: int, port: int, awaited: int = 0) -> int:
         def wanted(frame: bytes) -> bool:
             return frame[at_port : at_port + 2] == b"\0\x50"
 
         segment = frames.tcp(macs, (v.at(2), v.theirs), (port, 80), flags)
-        with frames.hear(town.lan, "eth0", wanted) as heard:
+        with frames.hear(town.lan, "eth0", wanted, awaited) as heard:
             frames.send(bob, "eth0", segment)
         return len(heard)
 
-    assert leaves(syn, 4001) == 1
+    assert leaves(syn, 4001, 1) == 1
     assert leaves(syn | fin, 4002) == 0
     if in_nftables():
         listed = run("nft -a list chain inet netkit forward")
@@ -406,4 +408,4 @@ def test_e9_answers_pass_and_what_belongs_to_no_connection_does_not(town: Town) 
         run(f"nft delete rule inet netkit forward handle {handle[1]}")
     else:
         _drop(v, "filter", "NETKIT-OURS", "INVALID")
-    assert leaves(syn | fin, 4003) == 1
+    assert leaves(syn | fin, 4003, 1) == 1

@@ -16,7 +16,7 @@ from netkit.firewall import iptables, libnftables, nfnetlink
 from scenarios import runtimes
 from scenarios.chains import Chain, published
 from scenarios.firewalls import each, in_nftables, on_nftables
-from scenarios.lab import BRIEF_S, Host, at, inside, run, snapshot, until
+from scenarios.lab import BRIEF_S, PATIENCE_S, Host, at, inside, run, snapshot, until
 from scenarios.plugins import Json, Plugins, Refused
 from tests.cni.test_plugin import dies_at, points
 from tests.kernel import test_shaping
@@ -259,15 +259,15 @@ def test_s09_nobody_behind_the_bridge_reaches_the_hosts_loopback(host: Host, cni
         "ip -n c1 rule del pref 0 table local",
     )
 
-    def attack() -> str | None:
+    def attack(patience_s: float) -> str | None:
         source = web.ip("c1")
-        return host.ask(c1, "127.0.0.53", 99, "udp", source=source, patience_s=BRIEF_S)
+        return host.ask(c1, "127.0.0.53", 99, "udp", source=source, patience_s=patience_s)
 
     with host.serve(None, "udp", 99, "127.0.0.53"):
         assert host.ask(None, "127.0.0.53", 99, "udp") is not None
-        assert attack() is None
+        assert attack(BRIEF_S) is None
         take_plain_away("cni0")
-        assert attack() is not None
+        assert attack(PATIENCE_S) is not None
 
 
 def take_plain_away(link: str) -> None:
@@ -313,7 +313,8 @@ def test_i15_a_udp_client_talks_to_whoever_has_the_port_now(
     web = Chain(cni, PORTMAP)
     seen: list[str | None] = []
 
-    def talk(sock: socket.socket) -> None:
+    def talk(patience_s: float) -> None:
+        sock.settimeout(patience_s)
         sock.send(b"?")
         try:
             seen.append(sock.recv(64).decode())
@@ -322,16 +323,15 @@ def test_i15_a_udp_client_talks_to_whoever_has_the_port_now(
 
     sock = at(lan, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with sock:
-        sock.settimeout(BRIEF_S)
         sock.connect((OURS[4], 5353))
         c1 = web.add("c1", portMappings=[published(5353, 53, "udp")])
         with host.serve(c1, "udp", 53):
-            talk(sock)
+            talk(PATIENCE_S)
             web.delete("c1")
-            talk(sock)
+            talk(BRIEF_S)
         c2 = web.add("c2", portMappings=[published(5353, 53, "udp")])
         with host.serve(c2, "udp", 53):
-            talk(sock)
+            talk(PATIENCE_S)
     assert seen == [THEIRS[4], None, THEIRS[4]]
 
 
@@ -614,8 +614,9 @@ def test_i18_neighbours_hear_of_a_new_mac_at_once(host: Host, cni: Plugins, lan:
         assert host.ask(None, web.ip("c1"), 80) is not None
         conf = {"cniVersion": "1.0.0", "name": "web", "prevResult": web.results["c1"]}
         cni.add("tuning", {**conf, "mac": "c2:11:22:33:44:55"})
-        assert until(lambda: "c2:11:22:33:44:55" in run("ip neigh show dev cni0"), BRIEF_S)
-        assert host.ask(None, web.ip("c1"), 80, patience_s=BRIEF_S) is not None
+        # nobody asks for it meanwhile, so by itself the host would not learn of it, however long
+        assert until(lambda: "c2:11:22:33:44:55" in run("ip neigh show dev cni0"))
+        assert host.ask(None, web.ip("c1"), 80) is not None
 
 
 # -- bandwidth
@@ -653,6 +654,15 @@ def took(sender: str | None, receiver: str | None, address: str, port: int = 99)
 SLOW_S, QUICK_S = 0.2, 0.15
 
 
+def is_slow(sender: str | None, receiver: str | None, address: str) -> bool:
+    return took(sender, receiver, address) > SLOW_S
+
+
+def is_quick(sender: str | None, receiver: str | None, address: str) -> bool:
+    """What no bucket holds up a busy machine may, but not each time; a bucket does, each time."""
+    return any(took(sender, receiver, address) < QUICK_S for _ in range(20))
+
+
 @on_nftables
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("way", ["ingress", "egress"])
@@ -663,10 +673,10 @@ def test_i17_each_way_has_the_rate_asked_for(
     before = snapshot()
     web = Chain(cni, bandwidth(**(MEGABIT if way == "ingress" else OUTWARDS)))
     c1 = web.add("c1")
-    into, out = took(lan, c1, web.ip("c1", version)), took(c1, lan, THEIRS[version])
+    into, out = (lan, c1, web.ip("c1", version)), (c1, lan, THEIRS[version])
     slow, quick = (into, out) if way == "ingress" else (out, into)
-    assert slow > SLOW_S
-    assert quick < QUICK_S
+    assert is_slow(*slow)
+    assert is_quick(*quick)
     web.check("c1")
     assert len(web.results["c1"]["interfaces"]) == (3 if way == "ingress" else 4)
     web.delete("c1")
@@ -681,13 +691,12 @@ def test_i17_subnets_are_told_apart(host: Host, cni: Plugins, lan: str, kind: st
     limits = {**MEGABIT, **OUTWARDS, kind: ["10.9.9.0/24", "2001:db8:9::/48"]}
     web = Chain(cni, bandwidth(**limits), ipMasq=False)
     c1 = web.add("c1")
-    named, other = took(c1, lan, "10.9.9.9"), took(c1, lan, THEIRS[4])
-    slow, quick = (named, other) if kind == "shapedSubnets" else (other, named)
-    assert slow > SLOW_S
-    assert quick < QUICK_S
-    assert (took(lan, c1, web.ip("c1")) > SLOW_S) == (kind == "unshapedSubnets")
-    six = took(lan, c1, web.ip("c1", 6)), took(c1, lan, THEIRS[6])
-    assert [each > SLOW_S for each in six] == [kind == "shapedSubnets"] * 2
+    is_named, is_other = (is_slow, is_quick) if kind == "shapedSubnets" else (is_quick, is_slow)
+    assert is_named(c1, lan, "10.9.9.9")
+    assert is_other(c1, lan, THEIRS[4])
+    assert is_other(lan, c1, web.ip("c1"))
+    assert is_named(lan, c1, web.ip("c1", 6))
+    assert is_named(c1, lan, THEIRS[6])
     web.check("c1")
 
 

@@ -34,7 +34,7 @@ def engine(host: Host) -> Engine:
     run(
         "ip link set lan0 down",
         "ip link set lan0 name wire0 up",
-        f"ip addr add {OURS6}/64 dev wire0",
+        f"ip addr add {OURS6}/64 dev wire0 nodad",  # no snapshot is to see it settle
     )
     run(f"ip addr add {THEIRS6}/64 dev eth0 nodad", place=lan)
     return host.engine()
@@ -183,7 +183,7 @@ def test_frames_of_a_tap_go_to_the_program_that_opened_it(engine: Engine) -> Non
         asked = frames.arp("02:00:00:00:00:09", "02:00:00:00:00:09", "172.29.0.9")
         os.write(fd, asked)
         assert until(lambda: "eth0" in run("ip -o link show up", place=one.netns))
-        with frames.hear(one.netns, "eth0", frames.of("02:00:00:00:00:09")) as heard:
+        with frames.hear(one.netns, "eth0", frames.of("02:00:00:00:00:09"), 1) as heard:
             os.write(fd, asked)
         assert asked[:42] in [frame[:42] for frame in heard]
     finally:
@@ -244,15 +244,15 @@ def test_frames_with_tags_pass_a_trunks_guard_from_its_own_mac_only(
     forged = frames.udp((two.mac, one.mac), ("172.29.0.3", "172.29.0.2"), (5000, 9999))
     tagged, lie = frames.tagged(plain, 20), frames.tagged(forged, 20)
 
-    def heard(frame: bytes, source: str) -> int:
-        with frames.hear(two.netns, "eth0", frames.of(source)) as found:
+    def heard(frame: bytes, source: str, awaited: int = 0) -> int:
+        with frames.hear(two.netns, "eth0", frames.of(source), awaited) as found:
             frames.send(one.netns, "eth0", frame)
         return len(found)
 
     assert heard(tagged, one.mac) == 0
     own = tuple(address.ip for address in one.addresses)
     Nftables().add([Guard(one.host_ifname, one.mac, own, tagged=True)])
-    assert heard(tagged, one.mac) == 1
+    assert heard(tagged, one.mac, 1) == 1
     assert heard(lie, two.mac) == 0
     Nftables().delete([Guard(one.host_ifname, one.mac, own, tagged=True)])
 

@@ -346,7 +346,7 @@ def test_c16_f24_siblings_learn_at_once_who_has_an_address_now(town: Town) -> No
     town.connect("new", addresses=[v.at(5)], mac_address="U:new")
     wanted = "02:" + md5(b"new\n").digest()[:5].hex(":")
     assert wanted not in before
-    assert until(lambda: wanted in known(), 3), known()
+    assert until(lambda: wanted in known()), known()
     assert town.ping("sibling", v.at(5))
 
 

@@ -21,7 +21,7 @@ from scenarios.lab import Host, netkit, run, until
 from scenarios.plugins import Plugins
 from scenarios.watching import watching
 
-NOTICED_S = 1.0
+NOTICED_S = 5 * 1.0  # five times what is promised: a machine may be busy
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_c7_a_process_that_dies_gives_everything_back(engine: Engine) -> None:
         process.kill()
         process.wait()
         # the kernel takes namespaces apart when it finds the time
-        assert until(lambda: not engine.endpoints(), 5)
+        assert until(lambda: not engine.endpoints())
         name = f"pid-{process.pid}"
         assert until(lambda: len(since(engine, before)) == 3)
     assert since(engine, before) == [

@@ -16,7 +16,7 @@ from netkit.engine import Engine
 from netkit.portspec import PortSpec
 from netkit.specs import NetworkSpec, Request
 from scenarios.firewalls import each
-from scenarios.lab import BRIEF_S, Host, legacy_rules, run, until, without_iptables
+from scenarios.lab import BRIEF_S, PATIENCE_S, Host, legacy_rules, run, until, without_iptables
 from tests.faces import netkit, ok
 
 OURS = {4: "10.9.0.1", 6: "2001:db8:9::1"}
@@ -78,7 +78,7 @@ def network(engine: Engine, driver: str) -> str:
     return ep.netns
 
 
-def reachable(host: Host, lan: str, web: str, patience_s: float = 1.5) -> list[bool]:
+def reachable(host: Host, lan: str, web: str, patience_s: float = PATIENCE_S) -> list[bool]:
     """Outwards, and at a published port: over IPv4 and IPv6."""
     found = []
     for v in (4, 6):
@@ -160,7 +160,7 @@ def test_f16_one_that_only_its_owner_can_open_is_named_when_it_matters(
     with host.serve(lan, "tcp", 80):
         assert host.ask("/run/netns/c1", THEIRS[4], 80, patience_s=BRIEF_S) is None
         run("nft insert rule inet mine f accept")
-        assert until(lambda: host.ask("/run/netns/c1", THEIRS[4], 80) == OURS[4])
+        assert until(lambda: host.ask("/run/netns/c1", THEIRS[4], 80, patience_s=1) == OURS[4])
     run("nft flush chain inet mine f")
     assert run("nft list table inet mine") == mine
     ok("network", "rm", "-f", "web")

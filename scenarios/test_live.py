@@ -99,8 +99,11 @@ def anywhere(version: int) -> str:
 @contextmanager
 def conversation(
     client: str | None, server: str, address: str, port: int, inside_port: int = 80
-) -> Iterator[Callable[[], bool]]:
-    """A connection that stays open; yields whether it still passes on what is said."""
+) -> Iterator[Callable[..., bool]]:
+    """A connection that stays open; yields whether it still passes on what is said.
+
+    That takes how long to wait for it: `BRIEF_S` where nothing is awaited any more.
+    """
     listener = at(
         server,
         lambda: socket.create_server(
@@ -118,10 +121,10 @@ def conversation(
     thread = threading.Thread(target=echo, daemon=True)
     thread.start()
     with listener:
-        talking = at(client, lambda: socket.create_connection((address, port), timeout=5))
-        talking.settimeout(2)
+        talking = at(client, lambda: socket.create_connection((address, port), timeout=10))
 
-        def goes_on() -> bool:
+        def goes_on(patience_s: float = 10) -> bool:
+            talking.settimeout(patience_s)
             try:
                 talking.sendall(b"still there?")
                 return talking.recv(64) == b"still there?"
@@ -172,7 +175,7 @@ def test_d25_a_port_is_published_and_unpublished_while_others_are_in_use(
         assert [str(p.host_address) for p in endpoint(engine).ports] == ["0.0.0.0", "::"]
         assert engine.check() == []
         live.unpublish(engine, "web", specs("8080:80"))
-        assert not goes_on()
+        assert not goes_on(BRIEF_S)
     assert replace(endpoint(engine), request=made.request) == made
     live.publish(engine, "web", specs("9090:90"))
     engine.connect("net", name="other")
@@ -193,7 +196,7 @@ def test_d25_datagrams_of_a_port_that_is_no_longer_published_do_not_arrive(town:
         client = at(town.lan, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         other = at(town.lan, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         for sock, port in ((client, 5353), (other, 5354)):
-            sock.settimeout(2)
+            sock.settimeout(10)
             sock.connect((OURS[4], port))
             sock.send(b"?")
             assert sock.recv(64).decode() == THEIRS[4]
@@ -234,7 +237,7 @@ def test_d25_what_a_proxy_serves_comes_and_goes_in_the_one_process(
         assert town.asks_in_vain(None, "::1", 443)
         assert goes_on()
         live.unpublish(engine, "web", (), every=True)
-        assert not goes_on()
+        assert not goes_on(BRIEF_S)
     assert snapshot() == before
     engine.disconnect("net", "web")
 
@@ -680,7 +683,7 @@ def test_s10_frames_that_bear_a_loopback_address_are_answered_by_nobody(
                 ((loopback, 8080), (loopback, 9999), (OURS[version], 9998)), 5000
             ):
                 wanted[number] = frames.tcp(macs, (source, address), (number, to), 0x02)
-            with frames.hear(place, "eth0", answers(version, *wanted)) as heard:
+            with frames.hear(place, "eth0", answers(version, *wanted), 1) as heard:
                 frames.send(place, "eth0", *wanted.values())
             assert {int.from_bytes(ports_of(version, frame)[2:]) for frame in heard} == {5002}
         assert seen == []

@@ -5,6 +5,7 @@ The parent is a wire to a switch (a bridge in a namespace), on which there is a 
 
 from __future__ import annotations
 
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from netkit.model import EndpointRecord, NetworkRecord
 from netkit.portspec import PortSpec
 from netkit.specs import NetworkSpec, Request
 from scenarios import frames
-from scenarios.lab import BRIEF_S, Host, inside, run, snapshot, until
+from scenarios.lab import BRIEF_S, PATIENCE_S, Host, inside, run, snapshot, until
 
 OURS, THEIRS, ROUTER = "10.9.0.1", "10.9.0.253", "10.9.0.254"
 OURS6, THEIRS6, ROUTER6 = "fd09::1", "fd09::fd", "fd09::fe"
@@ -44,9 +45,12 @@ class Town(NamedTuple):
         word = "on" if on else "off"
         run(f"ip link set port0 type bridge_slave hairpin {word}", place=self.switch)
 
-    def reach(self, ep: EndpointRecord, *addresses: object) -> list[bool]:
-        """Which of these answer; nothing, soon, where nothing is awaited."""
-        return [self.host.ping(ep.netns, str(address), patience_s=1) for address in addresses]
+    def reach(
+        self, ep: EndpointRecord, *addresses: object, patience_s: float = PATIENCE_S
+    ) -> list[bool]:
+        """Which of these answer."""
+        ping = partial(self.host.ping, ep.netns, patience_s=patience_s)
+        return [ping(str(address)) for address in addresses]
 
 
 def _spec(name: str = "town", driver: str = "macvlan", **options: str) -> NetworkSpec:
@@ -120,10 +124,11 @@ def test_containers_are_on_the_lan_and_meet_each_other_as_the_mode_says(
     assert town.reach(one, THEIRS, THEIRS6, BEYOND, BEYOND6) == [True] * 4
     assert town.reach(two, THEIRS, THEIRS6) == [True] * 2
     assert sides(one) == (ip_address("10.9.0.2"), ip_address("fd09::2"))  # .1 is the host's own
-    assert town.reach(one, *sides(two)) == [siblings] * 2
+    patience_s = PATIENCE_S if siblings else BRIEF_S
+    assert town.reach(one, *sides(two), patience_s=patience_s) == [siblings] * 2
     town.hairpin(on=True)  # the switch sends frames back where they came from
-    reached = [by_a_switch] * 2
-    assert until(lambda: town.reach(one, *sides(two)) == reached, 5 if by_a_switch else 0.1)
+    patience_s = PATIENCE_S if by_a_switch else BRIEF_S
+    assert town.reach(one, *sides(two), patience_s=patience_s) == [by_a_switch] * 2
 
 
 def test_what_comes_from_the_lan_is_answered_by_the_container_itself(town: Town) -> None:
@@ -151,7 +156,7 @@ def test_passthru_has_the_parents_mac_and_nobody_beside_it(town: Town) -> None:
         town.engine.create_network(NetworkSpec("other", "macvlan", options={"parent": "wire0"}))
     town.engine.disconnect("town", "one")
     two = town.join("two")
-    assert until(lambda: town.reach(two, THEIRS, THEIRS6) == [True, True])
+    assert until(lambda: town.reach(two, THEIRS, THEIRS6, patience_s=1) == [True, True])
 
 
 def test_several_networks_share_a_parent_but_not_with_what_cannot(town: Town) -> None:
@@ -198,7 +203,7 @@ def test_a_network_of_ipv4_only_has_no_ipv6_inside_and_no_router_is_believed(tow
     town.engine.delete_network("four", force=True)
     town.create()
     one = town.join("one")
-    with frames.hear(one.netns, "eth0", frames.of("02:66:66:66:66:66")) as heard:
+    with frames.hear(one.netns, "eth0", frames.of("02:66:66:66:66:66"), 1) as heard:
         advertisement = frames.router_advertisement("02:66:66:66:66:66", "2001:db8:bad::")
         frames.send(town.lan, "eth0", advertisement)
     assert heard

@@ -420,7 +420,8 @@ def test_whoever_looks_like_an_allowed_client_gets_no_further(host: Host) -> Non
     with here.serving(here.db, 80):
         assert host.ask(here.app, DB[0], 80, source=WEB[0], patience_s=BRIEF_S) is None
         assert here.reaches(here.web, DB, 80)  # and he has not taken its place
-    with frames.hear(here.db, "eth0", frames.of(web.mac)) as heard:  # a control: it could be heard
+    # a control: it could be heard
+    with frames.hear(here.db, "eth0", frames.of(web.mac), 1) as heard:
         frames.send(here.web, "eth0", forged[0])
     assert len(heard) == 1
 

@@ -18,7 +18,18 @@ from netkit.kernel import Kernel
 from netkit.specs import NetworkSpec
 from scenarios import frames
 from scenarios.firewalls import each, on_nftables
-from scenarios.lab import BRIEF_S, Host, at, join, legacy_rules, netkit, run, snapshot, until
+from scenarios.lab import (
+    BRIEF_S,
+    PATIENCE_S,
+    Host,
+    at,
+    join,
+    legacy_rules,
+    netkit,
+    run,
+    snapshot,
+    until,
+)
 
 OURS, THEIRS = "10.9.0.1", "10.9.0.2"  # the host's address on the LAN, and its neighbour's
 SECOND = "10.9.0.11"  # another address of the host
@@ -203,13 +214,13 @@ def test_d14_d16_a_published_port_is_reached_from_behind_it(
 def one_client(where: str, address: str, port: int) -> Iterator[socket.socket]:
     """A client that keeps its port, so all it sends is one flow to conntrack."""
     with at(where, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
-        sock.settimeout(BRIEF_S)
         sock.bind(("", 5000))
         sock.connect((address, port))
         yield sock
 
 
-def answered(client: socket.socket) -> bool:
+def answered(client: socket.socket, patience_s: float = BRIEF_S) -> bool:
+    client.settimeout(patience_s)
     try:
         client.send(b"?")
         return bool(client.recv(64))
@@ -223,7 +234,7 @@ def test_d18_a_flow_older_than_the_port_reaches_it(town: Town, published: str) -
         assert not answered(client)
         dns, _ = town.publish("dns", published)
         with town.host.serve(dns, "udp", 53):
-            assert until(lambda: answered(client), 3)
+            assert until(lambda: answered(client))
 
 
 @on_nftables
@@ -242,14 +253,14 @@ def test_d18_a_flow_follows_the_port_to_its_new_owner(town: Town) -> None:
     with one_client(town.lan, OURS, 5353) as client:
         old, _ = town.publish("old", "5353:53/udp")
         with town.host.serve(old, "udp", 53):
-            assert until(lambda: answered(client), 3)
+            assert until(lambda: answered(client))
         town.engine.disconnect("town", "old")
         heir, _ = town.publish("heir")
         with town.host.serve(heir, "udp", 53) as seen:
             assert not answered(client)
             new, _ = town.publish("new", "5353:53/udp")
             with town.host.serve(new, "udp", 53) as found:
-                assert until(lambda: answered(client), 3)
+                assert until(lambda: answered(client))
         assert (seen, set(found)) == ([], {THEIRS})
 
 
@@ -258,7 +269,7 @@ def test_d18_flows_of_other_ports_and_hosts_are_remembered(town: Town) -> None:
     wan = town.host.neighbour("wan", "10.8.0.1/24", "10.8.0.2/24")
     town.publish("keep", "5354:53/udp")
     with town.host.serve(wan, "udp", 5353), one_client(town.lan, "10.8.0.2", 5353) as client:
-        assert answered(client)
+        assert answered(client, PATIENCE_S)
         flow = "conntrack -L -p udp --dport 5353 --dst 10.8.0.2 2>/dev/null"
         assert "10.8.0.2" in run(flow)
         town.publish("dns", "5353:53/udp")
@@ -281,7 +292,8 @@ def test_d21_multicast_leaves_with_its_senders_address(town: Town) -> None:
         pytest.skip(f"this kernel has no multicast routing ({error})")
 
     def heard() -> set[str]:
-        with frames.hear(town.lan, "eth0", lambda f: f[30:34] == bytes((239, 1, 2, 3))) as found:
+        to_group: frames.Test = lambda frame: frame[30:34] == bytes((239, 1, 2, 3))  # noqa: E731
+        with frames.hear(town.lan, "eth0", to_group, 1) as found:
             at(place, lambda: _tell("239.1.2.3"))
         return {socket.inet_ntoa(frame[26:30]) for frame in found}
 

@@ -91,7 +91,8 @@ def test_the_story(host: Host, lan: str) -> None:
     web = netkit(
         "run -d --name web --net my-net --ip 172.25.3.3 -p 8080:80 -p 127.0.0.1::80/udp -h web1 "
         "--dns 114.114.114.114 --dns-search .example.com --add-host db:172.25.9.9 "
-        "-- python3 -m http.server 80"
+        # at an address /etc/hosts has: it asks for the name of it before it listens
+        "-- python3 -m http.server -b 172.25.3.3 80"
     ).strip()
     assert re.fullmatch(r"[0-9a-f]{64}", web)
     assert until(lambda: ":80 " in run("ss -lnt", place="/run/netns/web"))
@@ -234,7 +235,7 @@ def test_inspect_format_gives_pid_and_address_and_ip_netns_knows_the_container(h
         "ip netns exec c ip addr add 172.17.42.99/16 dev eth0",
         "ip netns exec c ip route add default via 172.17.42.1",
     )
-    assert until(lambda: host.ping("/run/netns/c", "172.17.42.1"))
+    assert until(lambda: host.ping("/run/netns/c", "172.17.42.1", patience_s=1))
     run("ip netns exec c ip addr add 172.17.0.100/16 dev eth0")
     assert "172.17.0.100/16" in netkit("exec c -- ip addr show eth0")
     netkit("rm -f c")
@@ -243,7 +244,7 @@ def test_inspect_format_gives_pid_and_address_and_ip_netns_knows_the_container(h
 
 def test_p_publishes_at_a_random_port_that_ps_and_port_tell(host: Host, lan: str) -> None:
     """3:2765-2781 and 3:2819-2823, with the name's container by the beginning of its id"""
-    id = netkit("run -d -P --expose 80 -- python3 -m http.server 80").strip()
+    id = netkit("run -d -P --expose 80 -- python3 -m http.server -b 172.17.0.2 80").strip()
     low, high = (sysctl.read("net/ipv4/ip_local_port_range") or "").split()
     address, _, port = netkit(f"port {id[:2]} 80").strip().partition(":")
     assert address == "0.0.0.0"

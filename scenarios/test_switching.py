@@ -296,7 +296,7 @@ def test_a_closed_network_is_closed_all_the_while(host: Host, first: str, then: 
         run("nft flush set bridge netkit closed")
     else:
         run(f"bridge link set dev {one.host_ifname} isolated off")
-    with frames.hear(late.netns, "eth0", frames.of(one.mac)) as heard:
+    with frames.hear(late.netns, "eth0", frames.of(one.mac), 1) as heard:
         frames.send(one.netns, "eth0", arp)
     assert len(heard) == 1
 
@@ -339,12 +339,10 @@ def test_a_second_one_that_cannot_be_had_leaves_the_first(
     """A rule it refuses, a lock somebody holds, tables of another state directory."""
     before = snapshot(), tables(engine)
 
-    def refused(match: str) -> float:
-        begin = time.monotonic()
+    def refused(match: str) -> None:
         with pytest.raises((KernelRefused, Conflict), match=match):
             engine.use_firewall("iptables")
         assert (snapshot(), tables(engine)) == before
-        return time.monotonic() - begin
 
     with monkeypatch.context() as patch:
         patch.setattr(iptables, "_PROTOCOLS", ("udp",))
@@ -353,7 +351,7 @@ def test_a_second_one_that_cannot_be_had_leaves_the_first(
         patch.setattr(iptables, "_LOCK_TIMEOUT_S", 0.3)
         open(iptables.LOCK, "a").close()
         with held(iptables.LOCK.removesuffix(".lock"), "flock"):
-            assert refused(r"xtables\.lock was held by") < 3
+            refused(r"xtables\.lock was held by .* for 0\.3 s")
     with monkeypatch.context() as patch:  # the last table of the last version
         chain = iptables._line(6, "nat", "NOWHERE", "-j DROP")
         wanted = iptables._lines
@@ -423,7 +421,7 @@ def test_what_is_removed_in_the_midst_of_it_leaves_no_rule(
     busy.delete_sandbox(busy.sandbox("c1"))
     assert engine.firewall_rules(listed=False)[0] == "iptables"
     assert there not in legacy_rules()
-    assert "8080" not in legacy_rules()
+    assert not re.search(r"\b8080\b", legacy_rules())  # a name may have it among its digits
     assert "fd00:26::2" in legacy_rules()
     assert engine.check() == []
     assert engine.store.intents() == []

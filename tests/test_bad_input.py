@@ -26,6 +26,7 @@ from scenarios.lab import Host, run, snapshot
 from tests.faces import netkit, ok, refused
 
 TOO_LONG_S = 1.0
+HANGS_S = 30.0
 HOSTILE = (
     *("", " ", "x y", ".", "..", "../x", "/", "a/b", "/etc/passwd", "-x", "--help", "-", "%d"),
     *("eth%d", "a:b", "a\nb", "a\n", "\na", "a\r", "\0", "a\0b", "a\tb", "\x7f", "\x1b[2J", "\x9b"),
@@ -449,10 +450,13 @@ def test_hostile_input_is_refused_before_any_effect(
 
 
 def _is_slow(work: Callable[[], object]) -> bool:
-    """Whether it is so again: once may be a busy machine's doing."""
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start > TOO_LONG_S
+    """Whether it is so again and again: some times may be a busy machine's doing."""
+    for _ in range(5):
+        start = time.monotonic()
+        work()
+        if time.monotonic() - start <= TOO_LONG_S:
+            return False
+    return True
 
 
 def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -662,7 +666,7 @@ def test_a_path_that_is_no_other_network_namespace_is_refused(
         place.nk.networks.get("my-net").connect(f"netns:{path}")
     assert path in refused("connect", "--net=my-net", f"netns:{path}")
     assert path in refused("exec", f"netns:{path}", "true")
-    assert time.monotonic() - start < TOO_LONG_S
+    assert time.monotonic() - start < HANGS_S
     assert place.state() == state
 
 
@@ -670,7 +674,7 @@ def test_nothing_but_a_namespace_is_taken_for_one_by_its_name(place: Place) -> N
     os.mkfifo("/run/netns/pipe")
     state, start = place.state(), time.monotonic()
     assert "is not a network namespace" in refused("connect", "--net=my-net", "pipe")
-    assert time.monotonic() - start < TOO_LONG_S
+    assert time.monotonic() - start < HANGS_S
     assert place.state() == state
     os.unlink("/run/netns/pipe")
 

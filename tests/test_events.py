@@ -127,13 +127,13 @@ def test_events_from_now_on_begin_when_they_are_asked_for(store: SqliteStore) ->
 
 def test_somebody_who_waits_is_woken_by_each_event(store: SqliteStore) -> None:
     note(store, "create")
-    with follow(store, timeout_s=10) as events:
+    with follow(store, timeout_s=60) as events:
         for action in ("update", "remove"):
             thread = threading.Timer(0.05, note, (store_like(store), action))
             thread.start()
             began = time.monotonic()
             assert next(events).action == action
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
             thread.join()
 
 
@@ -196,7 +196,7 @@ def test_it_ends_when_the_time_comes(store: SqliteStore) -> None:
     note(store, "create")
     began = time.monotonic()
     assert list(follow(store, until=time.time() + 0.1)) == []
-    assert 0.05 < time.monotonic() - began < 5
+    assert 0.05 < time.monotonic() - began < 30
 
 
 def test_another_thread_may_end_it(store: SqliteStore) -> None:

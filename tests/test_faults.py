@@ -128,7 +128,7 @@ def held(path: str, how: str) -> Iterator[None]:
 def test_a_store_another_process_holds_is_a_conflict_in_bounded_time(
     host: Host, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    assert store._WAIT_S <= 5
+    assert (usual_s := store._WAIT_S) <= 5
     monkeypatch.setattr(store, "_WAIT_S", 0.2)
     engine = host.engine()
     engine.create_network(WEB)
@@ -139,7 +139,7 @@ def test_a_store_another_process_holds_is_a_conflict_in_bounded_time(
         with pytest.raises(Conflict, match="holds the lock") as caught:
             engine.connect("web", name="c1")
         assert caught.value.hint == "try again"
-        assert 0.2 <= time.monotonic() - begin < 2
+        assert 0.2 <= time.monotonic() - begin < usual_s
     assert (snapshot(), tables(engine)) == before
     engine.connect("web", name="c1")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,7 +50,7 @@ def test_what_is_ready_is_not_waited_for(place: str) -> None:
     # the kernel notes carrier in the background
     assert carrier.wait(place, "eth0", 5) == "ready"
     for target in ("c1", f"netns:{place}"):
-        assert took(lambda: ok("wait", target)) < 1  # noqa: B023
+        assert took(lambda: ok("wait", "--timeout=60", target)) < 30  # noqa: B023
         assert ok("wait", "--timeout=0", target) == ""
     assert ok("wait", "--ifname=h0", "--timeout=0") == ""  # without a target: here
 
@@ -68,8 +70,10 @@ def test_an_interface_is_waited_for_until_both_ends_are_up(place: str) -> None:
 
 def test_it_goes_on_as_soon_as_there_is_carrier(place: str) -> None:
     run("ip link add h0 type veth peer name eth0 netns c1", "ip -n c1 link set eth0 up")
+    start = time.monotonic()
     with after(0.2, "ip link set h0 up"):
-        assert 0.1 < took(lambda: ok("wait", "c1")) < 5
+        ok("wait", "--timeout=60", "c1")
+    assert 0.2 <= time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_it_ends_with_a_sentence_when_the_time_is_up(
     run(*lines)
     start = time.monotonic()
     assert says in refused("wait", "--timeout=0.3", "c1")
-    assert 0.3 <= time.monotonic() - start < 2
+    assert 0.3 <= time.monotonic() - start < 10, "as long as it waits when nothing is said"
 
 
 def test_news_of_other_interfaces_neither_end_it_nor_make_it_longer(place: str) -> None:
@@ -105,15 +109,33 @@ def test_news_of_other_interfaces_neither_end_it_nor_make_it_longer(place: str) 
     thread = threading.Thread(target=flap)
     thread.start()
     try:
-        assert 0.5 <= took(lambda: carrier.wait(place, "eth0", 0.5)) < 2
+        assert 0.5 <= took(lambda: carrier.wait(place, "eth0", 0.5)) < 30
     finally:
         stop.set()
         thread.join()
 
 
-def test_news_just_before_the_end_do_not_start_the_time_anew(place: str) -> None:
-    with after(0.6, "ip -n c1 link set lo down"):
-        assert 0.8 <= took(lambda: carrier.wait(place, "eth0", 0.8)) < 1.2
+def test_news_just_before_the_end_do_not_start_the_time_anew(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    waits: list[float | None] = []
+
+    class Told(socket.socket):
+        """Told something half a second after it was first asked, and nothing from then on."""
+
+        def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+            nonlocal now
+            waits.append(wait := self.gettimeout())
+            now += min(wait or 0, 0.5)
+            if len(waits) == 1:
+                return b"news"
+            raise TimeoutError
+
+    monkeypatch.setattr(carrier, "_listen", lambda: Told(socket.AF_INET, socket.SOCK_DGRAM))
+    monkeypatch.setattr(carrier, "time", SimpleNamespace(monotonic=lambda: now))
+    assert carrier.wait(place, "eth0", 0.75) == "missing"
+    assert waits == [0.75, 0.25]
 
 
 def test_a_container_of_netkits_and_one_of_an_engines_are_waited_for(

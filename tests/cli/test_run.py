@@ -351,7 +351,7 @@ def test_stop_asks_and_then_insists() -> None:
     start = time.monotonic()
     assert ok("stop", "polite") == "polite\n"
     assert ok("stop", "--time=0", "deaf") == "deaf\n"
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 10, "as long as stop waits when nothing is said"
     assert ok("logs", "polite") == "ready\nasked\n"
     for name, code in (("polite", "4"), ("deaf", "137")):
         assert until(lambda name=name: _field(name, ".State.Status") == "exited")  # type: ignore[misc]

@@ -96,13 +96,19 @@ def daemon(socket_path: str, *options: str, program: Sequence[str] = OURS) -> It
     command = [*program, "daemon", "-socketpath", socket_path, *options]
     with subprocess.Popen(command, cwd=ROOT) as child:
         try:
-            assert until(lambda: os.path.exists(socket_path) or child.poll() is not None)
+            assert until(lambda: listens(socket_path) or child.poll() is not None)
             yield child.pid
         finally:
             child.terminate()
             if not until(lambda: child.poll() is not None):
                 child.kill()  # a test that fails is enough
                 raise AssertionError("the daemon does not end")
+
+
+def listens(socket_path: str) -> bool:
+    """Its file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(socket_path) == 0
 
 
 def pid_of(socket_path: str) -> int:

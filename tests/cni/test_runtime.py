@@ -47,7 +47,7 @@ class Plugins:
                 f"[ $CNI_COMMAND != ADD ] || echo '{json.dumps(RESULT)}'\n"
             )
             (self.bin / name).chmod(0o755)
-        self.runtime = Runtime([self.bin], cache_dir=directory / "cache", timeout_s=10)
+        self.runtime = Runtime([self.bin], cache_dir=directory / "cache", timeout_s=30)
 
     def network(self, **changed: Any) -> Conflist:
         plugins = [{"type": name, "capabilities": {"portMappings": name == "b"}} for name in "abc"]
@@ -234,14 +234,18 @@ def test_whatever_a_plugin_says_or_does_not_the_add_fails_with_a_code_and_is_und
     assert plugins.calls() == each("ADD", "ab") + each("DEL", "ba")
 
 
-def test_a_plugin_that_does_not_end_is_killed(plugins: Plugins) -> None:
+def test_a_plugin_that_does_not_end_is_killed(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugins.tell("b.ADD", "sleep 100")
-    plugins.runtime.timeout_s = 0.5
+    # only its own time is short: the others may take theirs on a busy machine
+    bounds_s = iter((30.0, 0.5, 30.0, 30.0))
+    monkeypatch.setattr(Runtime, "timeout_s", property(lambda _: next(bounds_s)), raising=False)
     begin = monotonic()
     with pytest.raises(CniError, match=r"no answer in 0\.5 s, so it was killed") as refused:
         plugins.runtime.add(plugins.network(), C1)
     assert refused.value.code == 11
-    assert monotonic() - begin < 10
+    assert monotonic() - begin < 60  # of the 100 it wanted
 
 
 def test_what_a_plugin_complains_of_is_logged(

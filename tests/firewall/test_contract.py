@@ -489,14 +489,14 @@ def test_a_network_is_refused_in_time_and_whole_when_nft_is(
     code, sentence = FAULTS[fault]
     before = snapshot()
     engine = host.engine()
-    assert libnftables._PROGRAM_TIMEOUT_S <= 10
+    assert (usual_s := libnftables._PROGRAM_TIMEOUT_S) <= 10
     with monkeypatch.context() as patch:
         patch.setattr(libnftables, "_PROGRAM_TIMEOUT_S", 0.2)
         fake_nft(host, patch, code)
         begin = time.monotonic()
         with pytest.raises(KernelRefused, match=sentence) as caught:
             engine.create_network(NetworkSpec("web"))
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < usual_s
         if fault == "missing":
             assert "apt-get install" in (caught.value.hint or "")
             assert "libnftables1" in (caught.value.hint or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from time import monotonic
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -81,14 +81,14 @@ def test_ipv6_subnets_come_from_a_private_48_that_the_seed_decides() -> None:
 
 
 def test_thousands_of_subnets_taken_do_not_slow_the_next_one_down() -> None:
-    """Some 30 ms where netaddr's sets took over a second; the bound is for a busy machine."""
+    """Some 30 ms of a processor where netaddr's sets took over a second."""
     block = ula("host-a")
     start = int(block.base.network_address)
     # host routes, as a routed network has them: each spoils a whole piece
     taken = [ip_network((start + (piece << 64) + 7, 128)) for piece in range(10_000)]
-    begin = monotonic()
+    begin = process_time()
     assert AddressSpace([block]).next(taken, version=6) == ip_network((start + (10_000 << 64), 64))
-    assert monotonic() - begin < 1.0
+    assert process_time() - begin < 0.5
 
 
 def test_ipv6_pools_can_be_configured_beside_ipv4_ones_and_a_length_be_asked_for() -> None:
