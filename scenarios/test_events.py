@@ -125,6 +125,18 @@ def test_c7_a_namespace_that_is_deleted_gives_everything_back_within_a_second(
     assert "veth" not in run(f"ip -o link show dev {ep.host_ifname} >/dev/null")
 
 
+def test_c7_who_dies_is_noticed_within_a_second(engine: Engine) -> None:
+    took = []
+    with watching():
+        for name in ("c1", "c2", "c3"):
+            engine.connect("web", name=name)
+            began = time.monotonic()
+            netns.delete(name)
+            assert until(lambda: not engine.endpoints(), NOTICED_S)
+            took.append(time.monotonic() - began)
+    assert min(took) < 1.0, "a busy machine may be late, but not each time"
+
+
 DEATH = [
     ("container die", "c1"),
     ("container unpublish", "c1"),

@@ -139,6 +139,18 @@ def test_f8_f33_it_is_told_within_a_second_however_the_file_changes(
 
 
 @pytest.mark.usefixtures("notified")
+def test_f8_a_change_is_in_within_a_second(engine: Engine) -> None:
+    engine.connect("net", name="box")
+    took = []
+    for number in range(3):
+        began = time.monotonic()
+        by_rename(ask(f"192.0.2.{number}"))
+        assert soon(BOX, f"192.0.2.{number}")
+        took.append(time.monotonic() - began)
+    assert min(took) < 1.0, "a busy machine may be late, but not each time"
+
+
+@pytest.mark.usefixtures("notified")
 def test_f33_it_is_followed_through_all_that_becomes_of_the_file(engine: Engine) -> None:
     """What leads to it from now on is watched from now on; of what it was before nobody hears."""
     engine.connect("net", name="box")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -423,13 +424,18 @@ def test_aliases_are_refused_where_there_are_no_names(engine: Engine) -> None:
 def test_f32_names_are_answered_within_a_second_of_a_kill(engine: Engine, keeper: Keeper) -> None:
     gateway = made(engine)
     asker, db = place(joined(engine, "asker")), joined(engine, "db")
-    first = keeper.pid
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    # at once, that is, and not when it has said nothing for a while; others may need the processor
-    bound_s = Keeper.PATIENCE_S - 0.5
-    assert until(lambda: resolve(asker, gateway, "db", patience_s=0.05) == [ip(db)], bound_s)
-    assert keeper.pid not in (first, None)
+    took = []
+    for _ in range(3):
+        first = keeper.pid
+        assert first is not None
+        began = time.monotonic()
+        os.kill(first, signal.SIGKILL)
+        # not only when it has said nothing for a while
+        bound_s = Keeper.PATIENCE_S - 0.5
+        assert until(lambda: resolve(asker, gateway, "db", patience_s=0.05) == [ip(db)], bound_s)
+        took.append(time.monotonic() - began)
+        assert keeper.pid not in (first, None)
+    assert min(took) < 1.0, "a busy machine may be late, but not each time"
 
 
 def test_f32_one_that_hangs_is_replaced(

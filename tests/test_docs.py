@@ -42,7 +42,7 @@ _MASKS = {
     r"(Less than a|About an?|\d+) (second|minute|hour)s?": "<time>",
     r"\d{4}-\d\d-\d\dT[\d:]+Z": "<time>",
     r"\b[a-z]+_(?=[a-z]+\b)(?!id\b)[a-z]+ *$": "<name>",
-    r"(?<=about others it asks ).*": "<whom the host asks>",
+    r"(?<=about others it asks )(?!9\.9\.9\.9$).*": "<whom the host asks>",  # else --dns
     r"[ \t]+": " ",
 }
 
